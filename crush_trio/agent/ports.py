@@ -1,0 +1,352 @@
+"""What a turn relies on: the `Model` and `Tool` protocols, and the values that cross them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import attrs
+
+from crush_trio.protocol.errors import CrushError
+from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
+from crush_trio.protocol.messages import Message
+from crush_trio.protocol.runs import ProcessReport, Usage
+
+# --- model --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class ModelInfo:
+    """What a model is: its names, its window in tokens (0 = unknown), its prices per 1M tokens.
+
+    ``is_language_model`` is false for the built-in planner, which says so itself.
+    """
+
+    provider: str
+    model: str
+    name: str = ""
+    context_window: int = 0
+    max_output_tokens: int = 0
+    cost_per_1m_in: float | None = None
+    cost_per_1m_out: float | None = None
+    is_language_model: bool = True
+
+
+@attrs.frozen
+class ToolSpec:
+    """A tool as a model sees it; ``parameters`` is a JSON schema of an object.
+
+    Calls of ``parallel`` tools of one step may run side by side.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    parallel: bool = False
+
+
+@attrs.frozen
+class ModelRequest:
+    """One request to a model: valid messages in order (G7), and the tools it may call.
+
+    ``step`` counts from 1 within the run.
+    """
+
+    system: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...]
+    session_id: SessionId
+    run_id: RunId
+    step: int
+    workspace_path: Path
+    max_output_tokens: int | None = None
+
+
+@attrs.frozen
+class TextDelta:
+    """More text of the answer."""
+
+    text: str
+
+
+@attrs.frozen
+class ReasoningDelta:
+    """More of what the model thinks."""
+
+    text: str
+
+
+@attrs.frozen
+class ReasoningEnd:
+    """The thought is complete; ``signature`` must be sent back unchanged, if not empty."""
+
+    signature: str = ""
+
+
+@attrs.frozen
+class ToolCallStart:
+    """The model begins to ask for a tool; its arguments follow."""
+
+    id: str
+    name: str
+
+
+@attrs.frozen
+class ToolInputDelta:
+    """More JSON text of a tool call's arguments."""
+
+    id: str
+    text: str
+
+
+@attrs.frozen
+class ToolCallEnd:
+    """A tool call is complete; ``input`` is its whole JSON text (valid or not)."""
+
+    id: str
+    input: str
+
+
+@attrs.frozen
+class StreamReset:
+    """The request is made again from the start: forget what this step has streamed (R51)."""
+
+    attempt: int
+    max_attempts: int
+    delay_s: float
+    cause: str
+
+
+ModelEvent: TypeAlias = (
+    TextDelta
+    | ReasoningDelta
+    | ReasoningEnd
+    | ToolCallStart
+    | ToolInputDelta
+    | ToolCallEnd
+    | StreamReset
+)
+Emit: TypeAlias = Callable[[ModelEvent], None]
+"""Takes one event at once; never waits. Must be called from the task that called `Model.stream`."""
+
+
+@attrs.frozen
+class StepEnd:
+    """How the model ended one request.
+
+    ``reason`` is end_turn, tool_use, max_tokens, content_filter or unknown. ``usage`` is ``None``
+    if the provider reported none. ``cost_usd`` overrides the price list if the provider said.
+    """
+
+    reason: str
+    usage: Usage | None = None
+    cost_usd: float | None = None
+
+
+class ModelError(CrushError):
+    """The provider's doing, or a prompt the model cannot do.
+
+    Args:
+        code: A stable word such as ``provider_error``, ``truncated``, ``no_language_model``.
+        message: One sentence.
+        retryable: Whether the same prompt may work later.
+        title: Short title for the message's finish part (R53).
+    """
+
+    def __init__(
+        self, code: str, message: str, *, retryable: bool = False, title: str = "Provider Error"
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.title = title
+
+
+class Model(Protocol):
+    """Something that answers a conversation with text and tool calls."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What this model is."""
+        ...
+
+    async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
+        """Make one request; hand each piece to ``emit`` as it comes; return how it ended.
+
+        Checkpoints at least once per piece read from outside. Cancellation closes whatever it
+        had open, at once. A stream that breaks off raises; it never returns a made-up end.
+
+        Raises:
+            ModelError: The provider failed, refused, or broke off.
+        """
+        ...
+
+
+# --- tools --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class ToolCall:
+    """One call a model asked for; ``arguments`` is a JSON object that has the required keys."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@attrs.frozen
+class FileChange:
+    """A file a tool wrote: whole contents before (``None`` = did not exist) and after."""
+
+    path: str
+    before: str | None
+    after: str
+
+
+@attrs.frozen
+class ToolResult:
+    """What a tool answers, and what must be remembered with it in the same commit.
+
+    ``metadata`` becomes JSON text in the result part. ``stop_turn`` ends the turn after this
+    step (R70). ``denied`` counts this call as refused by the permission mode. ``read_paths`` are
+    absolute paths the call has read or written now; ``changes`` are stored as file versions.
+    """
+
+    content: str
+    metadata: Mapping[str, Any] | None = None
+    is_error: bool = False
+    data: str = ""
+    mime_type: str = ""
+    stop_turn: bool = False
+    denied: bool = False
+    read_paths: tuple[str, ...] = ()
+    changes: tuple[FileChange, ...] = ()
+
+
+@attrs.frozen
+class PermissionAsk:
+    """What a tool wants to do (CW 7.2, 13.5).
+
+    ``target`` is what patterns match: the command for bash, the absolute path for files.
+    ``inside`` says whether a path target lies inside the workspace.
+    """
+
+    tool_name: str
+    action: str
+    description: str
+    path: str
+    params: Any
+    target: str
+    inside: bool = True
+
+
+@attrs.frozen
+class Decision:
+    """Whether a call may go on, and why not in a sentence the model can act on."""
+
+    allowed: bool
+    reason: str = ""
+
+
+class ProcessHost(Protocol):
+    """Starts tool processes for one run and answers for all of them (G10)."""
+
+    async def run_shell(
+        self,
+        command: str,
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float,
+        on_output: Callable[[str, str], None],
+        spill_name: str,
+    ) -> ShellResult:
+        """Run ``command`` with the shell until the shell exits; see `ShellResult`.
+
+        ``on_output(stream, text)`` is called as output comes; it never waits.
+        """
+        ...
+
+    async def run_argv(
+        self,
+        argv: tuple[str, ...],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float,
+        on_output: Callable[[str, str], None],
+        spill_name: str,
+    ) -> ShellResult:
+        """The same for one program without a shell."""
+        ...
+
+    async def aclose(self) -> ProcessReport:
+        """End every process that is left: TERM, 2 s, KILL; bounded by 3 s; idempotent."""
+        ...
+
+
+@attrs.frozen
+class ShellResult:
+    """How a command ended and what it wrote.
+
+    ``exit_code`` is ``None`` if it was ended by the time limit. The texts hold head and tail;
+    ``dropped`` counts bytes left out of them; ``spill_path`` is the file with the whole output,
+    if it did not fit. ``still_running`` counts its processes that are alive after the shell exited.
+    """
+
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    stdout_dropped: int = 0
+    stderr_dropped: int = 0
+    timed_out: bool = False
+    spill_path: str | None = None
+    still_running: int = 0
+    started_ms: int = 0
+    ended_ms: int = 0
+
+
+@attrs.frozen(eq=False)
+class ToolContext:
+    """What one call may use. Everything here belongs to the run and ends with it.
+
+    Args:
+        ask: Decides a permission; returns at once in modes allow and deny.
+        output: Shows live output ``(stream, text)`` to subscribers; never waits.
+        last_read: Unix time in ns at which this session last read an absolute path, or ``None``.
+        env: The fixed environment for tool processes (contract 7).
+    """
+
+    workspace_id: WorkspaceId
+    workspace_path: Path
+    session_id: SessionId
+    run_id: RunId
+    ask: Callable[[PermissionAsk], Awaitable[Decision]]
+    output: Callable[[str, str], None]
+    last_read: Callable[[str], int | None]
+    processes: ProcessHost
+    env: Mapping[str, str]
+    config: Mapping[str, Any]
+
+    async def permission(self, ask: PermissionAsk) -> Decision:
+        """The decision on ``ask``; it is made before the tool touches anything."""
+        return await self.ask(ask)
+
+
+class Tool(Protocol):
+    """Something a model can call."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """How the model sees it."""
+        ...
+
+    async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
+        """Do it. Being cancelled is an ordinary way to end; whatever was opened is closed.
+
+        A problem the model can act on is a `ToolResult` with ``is_error``; an exception is a bug
+        or a broken machine and ends up in the result as one sentence.
+        """
+        ...

@@ -1,0 +1,117 @@
+"""Errors meant for a person, sorted by whose doing they are, and the HTTP status of each code."""
+
+from __future__ import annotations
+
+from typing import Final
+
+STATUS: Final[dict[str, int]] = {
+    "bad_request": 400,
+    "bad_cursor": 400,
+    "bad_run_id": 400,
+    "permission_mode_unavailable": 400,
+    "prompt_empty": 400,
+    "session_required": 400,
+    "path_required": 400,
+    "path_relative": 400,
+    "path_missing": 400,
+    "path_unreadable": 400,
+    "unknown_model": 400,
+    "model_not_allowed": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "forbidden_origin": 403,
+    "forwarded": 403,
+    "from_tool": 403,
+    "not_found": 404,
+    "workspace_not_found": 404,
+    "session_not_found": 404,
+    "run_not_found": 404,
+    "method_not_allowed": 405,
+    "run_id_conflict": 409,
+    "run_not_queued": 409,
+    "session_busy": 409,
+    "session_closing": 409,
+    "workspace_closing": 409,
+    "open_runs": 409,
+    "server_in_use": 409,
+    "body_too_large": 413,
+    "unsupported_media_type": 415,
+    "misdirected": 421,
+    "queue_full": 429,
+    "internal": 500,
+    "server_stopping": 503,
+    "store_failed": 503,
+    "overloaded": 503,
+    "disk_full": 507,
+}
+"""The HTTP status of every code a refusal may carry (contract 3)."""
+
+RETRYABLE: Final = frozenset(
+    {
+        "queue_full",
+        "session_busy",
+        "workspace_closing",
+        "server_stopping",
+        "store_failed",
+        "overloaded",
+        "disk_full",
+    }
+)
+"""Codes for which the same request may succeed later."""
+
+
+class CrushError(Exception):
+    """Raised on purpose and meant for a person: its text is one sentence they can act on."""
+
+
+class Refused(CrushError):
+    """The caller's doing, or a state that forbids the request: nothing was changed.
+
+    Args:
+        code: A key of `STATUS`.
+        message: One sentence that says what to do.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that goes with the code."""
+        return STATUS[self.code]
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.code in RETRYABLE
+
+
+class DecodeError(CrushError):
+    """The other side's doing: bytes that are not what was agreed.
+
+    The text names each wrong place by its path, as in ``$.limits.max_steps: expected int``.
+    """
+
+
+class StoreError(CrushError):
+    """The machine's doing: disk, lock or corruption.
+
+    Args:
+        code: ``store_failed``, ``disk_full``, or ``overloaded``.
+        message: One sentence that says what happened and to which file.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class ConfigError(CrushError):
+    """A wrong key, type or value: one sentence with file, path and expectation."""
+
+
+class InvalidTransition(AssertionError):
+    """A bug of ours in the life of a run. Nothing catches it."""

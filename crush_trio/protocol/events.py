@@ -1,0 +1,234 @@
+"""What travels on the event stream: events, transient frames and control frames (contract 4)."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import attrs
+
+from crush_trio.protocol.messages import Message
+from crush_trio.protocol.runs import RunComplete, RunRecord
+from crush_trio.protocol.sessions import FileVersion, Session
+
+CRUSH_KINDS = (
+    "message",
+    "session",
+    "file",
+    "run_complete",
+    "agent_event",
+    "permission_request",
+    "permission_notification",
+    "question_batch_request",
+    "question_batch_notification",
+    "lsp_event",
+    "mcp_event",
+    "skills_event",
+    "config_changed",
+    "update_available",
+)
+OWN_KINDS = ("run", "retry")
+TRANSIENT_KINDS = ("message_delta", "tool_output")
+KINDS = (*CRUSH_KINDS, *OWN_KINDS, *TRANSIENT_KINDS)
+"""Every value the ``kinds`` parameter may name. ``message`` includes ``message_delta``."""
+
+CHANGES = ("created", "updated", "deleted")
+
+
+@attrs.frozen
+class AgentEvent:
+    """An agent's notice: ``type`` is agent_finished or error. CW's ``message`` is left out."""
+
+    type: str
+    session_id: str = ""
+    session_title: str = ""
+    run_id: str = ""
+    error: str = ""
+
+
+@attrs.frozen
+class Retry:
+    """A model request is tried again after ``delay_s`` seconds; ``cause`` says why."""
+
+    run_id: str
+    attempt: int
+    max_attempts: int
+    delay_s: float
+    cause: str
+
+
+@attrs.frozen
+class PermissionRequest:
+    """A tool call that waits for a decision (CW 13.5)."""
+
+    id: str
+    session_id: str
+    tool_call_id: str
+    tool_name: str
+    description: str
+    action: str
+    params: Any
+    path: str
+
+
+@attrs.frozen
+class PermissionNotification:
+    """How a permission question ended, or neither flag: it was asked (CW 6.1)."""
+
+    tool_call_id: str
+    granted: bool = False
+    denied: bool = False
+
+
+@attrs.frozen
+class ConfigChanged:
+    """The configuration of a workspace changed."""
+
+    workspace_id: str
+
+
+Payload: TypeAlias = (
+    Message
+    | Session
+    | FileVersion
+    | RunRecord
+    | RunComplete
+    | AgentEvent
+    | Retry
+    | PermissionRequest
+    | PermissionNotification
+    | ConfigChanged
+    | dict[str, Any]
+)
+"""The inner payload of an event; a plain object for kinds this version has no class for."""
+
+PAYLOAD_CLASS: dict[str, type[Any]] = {
+    "message": Message,
+    "session": Session,
+    "file": FileVersion,
+    "run": RunRecord,
+    "run_complete": RunComplete,
+    "agent_event": AgentEvent,
+    "retry": Retry,
+    "permission_request": PermissionRequest,
+    "permission_notification": PermissionNotification,
+    "config_changed": ConfigChanged,
+}
+
+
+@attrs.frozen
+class Event:
+    """One entry of the journal.
+
+    ``type`` is the kind, ``change`` is created, updated or deleted. On the wire the two inner
+    levels are CW's envelope: ``{"seq", "ts_ms", "workspace_id", "type", "payload": {"type":
+    change, "payload": payload}}``. Transient ``message`` frames have neither seq nor ts_ms.
+    """
+
+    type: str
+    change: str
+    payload: Payload
+    workspace_id: str = ""
+    seq: int | None = None
+    ts_ms: int | None = None
+    truncated: dict[str, str] | None = None
+
+
+@attrs.frozen
+class MessageDelta:
+    """Text that is being written now; ``offset`` counts code points already in the part.
+
+    ``index`` is the position in ``parts``; ``index == len(parts)`` opens a part. ``part`` is
+    text, reasoning or tool_input.
+    """
+
+    message_id: str
+    session_id: str
+    run_id: str
+    index: int
+    part: str
+    offset: int
+    text: str
+    tool_call_id: str | None = None
+
+
+@attrs.frozen
+class ToolOutput:
+    """Output a tool is writing now; ``offset`` counts code points of this stream of this call."""
+
+    tool_call_id: str
+    session_id: str
+    stream: str
+    offset: int
+    text: str
+    run_id: str | None = None
+    job_id: str | None = None
+
+
+@attrs.frozen
+class Hello:
+    """The first frame: who serves, and where the journal stands."""
+
+    version: str
+    server_id: str
+    epoch: str
+    seq: int
+
+
+@attrs.frozen
+class Replayed:
+    """Everything before this was history; from here on it is live."""
+
+    seq: int
+
+
+@attrs.frozen
+class Resync:
+    """The cursor cannot be served: fetch the snapshot and go on with events after its ``seq``."""
+
+    reason: str
+    seq: int
+    epoch: str
+
+
+@attrs.frozen
+class Ping:
+    """A sign of life; from the server, everything selected up to ``seq`` has been sent."""
+
+    seq: int | None = None
+
+
+@attrs.frozen
+class Pong:
+    """The answer to a ping."""
+
+    seq: int | None = None
+
+
+@attrs.frozen
+class Bye:
+    """The last frame: ``reason`` says why the server ends the stream."""
+
+    reason: str
+
+
+@attrs.frozen
+class UnknownFrame:
+    """A frame of a kind this version does not know, as it came; to be ignored."""
+
+    type: str
+    raw: dict[str, Any]
+
+
+Control: TypeAlias = Hello | Replayed | Resync | Ping | Pong | Bye
+Frame: TypeAlias = Event | MessageDelta | ToolOutput | Control | UnknownFrame
+
+CONTROL_CLASS: dict[str, type[Any]] = {
+    "hello": Hello,
+    "replayed": Replayed,
+    "resync": Resync,
+    "ping": Ping,
+    "pong": Pong,
+    "bye": Bye,
+    "message_delta": MessageDelta,
+    "tool_output": ToolOutput,
+}

@@ -1,0 +1,26 @@
+"""Identifiers, and what counts as a valid one."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import NewType
+
+WorkspaceId = NewType("WorkspaceId", str)
+SessionId = NewType("SessionId", str)
+MessageId = NewType("MessageId", str)
+RunId = NewType("RunId", str)
+Seq = NewType("Seq", int)
+"""Position of an event in its workspace's journal, from 1, gap-free (G8)."""
+
+_RUN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+
+
+def new_id() -> str:
+    """A fresh UUIDv4 in its usual 36-character form."""
+    return str(uuid.uuid4())
+
+
+def is_run_id(text: str) -> bool:
+    """Whether ``text`` may name a run: 1-128 of ``[A-Za-z0-9._:-]`` (contract 1)."""
+    return _RUN_ID.match(text) is not None
