@@ -1,0 +1,1 @@
+"""Decisions about runs: pure, synchronous, without Trio and without I/O."""
