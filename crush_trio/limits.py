@@ -89,3 +89,15 @@ REQUEST_TIMEOUT_S = 30.0  # one HTTP exchange without `wait`
 RECONNECT_TIMEOUT_S = 60.0  # run: following is given up after this (contract 6)
 AUTOSTART_READY_S = 15.0  # an auto-started server must listen within this; three tries
 CANCEL_FOLLOW_S = 5.0  # after Ctrl-C the run is followed this long (contract 6)
+
+# --- models -------------------------------------------------------------------------------
+SCRIPT_FILE_BYTES = 16 * 1024 * 1024  # a larger script file is refused: 400 unknown_model
+SCRIPT_TOKENS_MAX = 10_000_000  # `tokens` of one action; more is a mistake in the file
+SCRIPT_WAIT_MAX_MS = 24 * 3600 * 1000  # any wait in a script; longer is a mistake in the file
+SCRIPT_CHECKPOINT_PIECES = 32  # unpaced pieces between two checkpoints
+
+# --- JSON ---------------------------------------------------------------------------------
+JSON_DEPTH_MAX = 64  # arrays and objects inside each other; deeper text is refused as not decodable
+INT_MAX = 2**63 - 1  # what SQLite and every other reader can hold; a larger int is refused
+DECODE_PLACES_MAX = 5  # wrong places a decode error names; it says that there are more
+QUOTED_CHARS_MAX = 60  # of a wrong value or key quoted in an error; the rest is cut

@@ -1,174 +1,55 @@
 """The one door between JSON and our classes: strict, path-naming, and `DecodeError` its only error.
 
-Nothing is coerced (``"12"`` is not an int), unknown keys in answers and events are ignored, and
-kinds this version does not know survive as they came.
+Nothing is coerced (``"12"`` is not an int, ``true`` is not 1), unknown keys in answers and events
+are ignored, and kinds this version does not know survive as they came. Of a key that an object has
+twice, the last one counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
 from typing import Any, TypeVar, cast
 
 import attrs
-import cattrs
 import orjson
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-from cattrs.preconf.orjson import make_converter
 
-from crush_trio.protocol import messages as m
+from crush_trio.limits import JSON_DEPTH_MAX
+from crush_trio.protocol.converter import converter, structure_hook, wire_name
 from crush_trio.protocol.errors import DecodeError
 from crush_trio.protocol.events import (
     CONTROL_CLASS,
+    KINDS,
     PAYLOAD_CLASS,
-    AgentEvent,
     Event,
     Frame,
-    MessageDelta,
     Payload,
-    Ping,
-    Pong,
-    ToolOutput,
     UnknownFrame,
 )
-from crush_trio.protocol.runs import Limits, RunComplete
-from crush_trio.protocol.sessions import Session
+from crush_trio.protocol.strict import Mismatch, json_name, sentence
 
 T = TypeVar("T")
 
-_PART_CLASS: dict[str, type[Any]] = {
-    "text": m.TextPart,
-    "reasoning": m.ReasoningPart,
-    "image_url": m.ImageUrlPart,
-    "binary": m.BinaryPart,
-    "tool_call": m.ToolCallPart,
-    "tool_result": m.ToolResultPart,
-    "finish": m.FinishPart,
-    "shell_command": m.ShellCommandPart,
-}
-_PART_TYPE = {cls: name for name, cls in _PART_CLASS.items()}
-_PART_DATA: dict[type[Any], Callable[[Any], Any]] = {}
-
-# Keys that CW always writes although they have their zero value; all others of these classes are
-# dropped when zero (CW 3.5 and 13, "opt").
-_ALWAYS: dict[type[Any], frozenset[str]] = {
-    m.TextPart: frozenset({"text"}),
-    m.ReasoningPart: frozenset({"thinking", "signature"}),
-    m.ImageUrlPart: frozenset({"url"}),
-    m.BinaryPart: frozenset({"path", "mime_type", "data"}),
-    m.ToolCallPart: frozenset({"id", "name", "input"}),
-    m.ToolResultPart: frozenset({"tool_call_id", "name", "content", "metadata", "is_error"}),
-    m.FinishPart: frozenset({"reason", "time"}),
-    m.ShellCommandPart: frozenset({"command", "output", "exit_code"}),
-    m.Message: frozenset(
-        {"id", "role", "session_id", "parts", "model", "provider", "created_at", "updated_at"}
-    ),
-    Session: frozenset(attrs.fields_dict(Session)) - {"todos"},
-    RunComplete: frozenset({"session_id", "run_id", "message_id", "outcome", "usage", "processes"}),
-    AgentEvent: frozenset({"type"}),
-    MessageDelta: frozenset(attrs.fields_dict(MessageDelta)) - {"tool_call_id"},
-    ToolOutput: frozenset(attrs.fields_dict(ToolOutput)) - {"run_id", "job_id"},
-    Ping: frozenset(),
-    Pong: frozenset(),
-}
-_RENAME: dict[type[Any], dict[str, str]] = {
-    m.BinaryPart: {"path": "Path", "mime_type": "MIMEType", "data": "Data"},
-}
-
-
-def _exactly(expected: type[T]) -> Callable[[Any, Any], T]:
-    """A structure hook that takes a value of this JSON type and refuses every other."""
-
-    def check(value: Any, _: Any) -> T:
-        if type(value) is not expected:
-            raise TypeError(f"expected {expected.__name__}, not {_json_name(value)}")
-        return value
-
-    return check
-
-
-def _number(value: Any, _: Any) -> float:
-    if type(value) not in (int, float):
-        raise TypeError(f"expected float, not {_json_name(value)}")
-    return float(value)
-
-
-def _json_name(value: Any) -> str:
-    return "null" if value is None else type(value).__name__
-
-
-def _sequence(value: Any, element: Any) -> tuple[Any, ...]:
-    if type(value) is not list:
-        raise TypeError(f"expected list, not {_json_name(value)}")
-    return tuple(_converter.structure(item, element) for item in value)
-
-
-def _make_converter() -> cattrs.Converter:
-    converter = make_converter()
-    for exact in (int, str, bool):
-        converter.register_structure_hook(exact, _exactly(exact))
-    converter.register_structure_hook(float, _number)
-    for cls, always in _ALWAYS.items():
-        _register(converter, cls, always)
-        if cls in _PART_TYPE:
-            _PART_DATA[cls] = converter.get_unstructure_hook(cls)
-        if cls is m.ShellCommandPart:  # the last part: messages, which come next, hold them
-            converter.register_unstructure_hook(m.Part, _part_to_json)
-            converter.register_structure_hook(m.Part, _part_from_json)
-    converter.register_structure_hook(
-        Limits,
-        make_dict_structure_fn(Limits, converter, _cattrs_forbid_extra_keys=True),
-    )
-    return converter
-
-
-def _register(converter: cattrs.Converter, cls: type[Any], always: frozenset[str]) -> None:
-    renames = _RENAME.get(cls, {})
-    out: dict[str, Any] = {
-        name: override(omit_if_default=name not in always, rename=renames.get(name))
-        for name in attrs.fields_dict(cls)
-    }
-    converter.register_unstructure_hook(cls, make_dict_unstructure_fn(cls, converter, **out))
-    if renames:
-        back: dict[str, Any] = {name: override(rename=wire) for name, wire in renames.items()}
-        converter.register_structure_hook(cls, make_dict_structure_fn(cls, converter, **back))
-
-
-def _part_to_json(part: m.Part) -> dict[str, Any]:
-    if isinstance(part, m.UnknownPart):
-        return {"type": part.type, "data": part.data}
-    return {"type": _PART_TYPE[type(part)], "data": _PART_DATA[type(part)](part)}
-
-
-def _part_from_json(value: Any, _: Any) -> m.Part:
-    if type(value) is not dict:
-        raise TypeError(f"expected object, not {_json_name(value)}")
-    kind, data = value.get("type"), value.get("data")
-    if type(kind) is not str or type(data) is not dict:
-        raise TypeError("expected an object with a string `type` and an object `data`")
-    cls = _PART_CLASS.get(kind)
-    if cls is None:
-        return m.UnknownPart(kind, data)
-    return cast("m.Part", _converter.structure(data, cls))
-
-
-_converter = _make_converter()
-
 
 def to_json(value: Any) -> Any:
-    """``value`` as plain dicts, lists and scalars that `orjson` can write."""
-    return _converter.unstructure(value)
+    """``value`` as plain dicts, lists and scalars that `orjson` can write.
+
+    Raises:
+        DecodeError: A number is not finite, or a plain object is nested too deeply.
+    """
+    try:
+        return converter.unstructure(value)
+    except (Mismatch, RecursionError) as exc:
+        raise DecodeError(_cannot_write(exc)) from exc
 
 
 def encode(value: Any) -> bytes:
     """``value`` as compact UTF-8 JSON.
 
     Raises:
-        DecodeError: A string holds a lone surrogate, which no JSON reader must accept.
+        DecodeError: A string holds a lone surrogate, or an int more than 64 bits, which no JSON
+            reader must accept; or as for `to_json`.
     """
-    try:
-        return orjson.dumps(_converter.unstructure(value))
-    except TypeError as exc:
-        raise DecodeError(f"cannot be written as JSON: {exc}") from exc
+    return _dumps(to_json(value))
 
 
 def from_json(value: Any, cls: type[T]) -> T:
@@ -177,22 +58,22 @@ def from_json(value: Any, cls: type[T]) -> T:
     Raises:
         DecodeError: Names every wrong place by its path.
     """
-    try:
-        return _converter.structure(value, cls)
-    except Exception as exc:  # cattrs raises groups, KeyError and TypeError alike
-        raise DecodeError(_sentence(exc, cls)) from exc
+    _check_depth(value, "$")
+    return cast("T", _structure(value, cls, "$"))
 
 
 def parse(raw: bytes | str) -> Any:
-    """Parsed JSON: valid UTF-8, no NaN, no lone surrogates.
+    """Parsed JSON: valid UTF-8, no NaN, no lone surrogates, at most `JSON_DEPTH_MAX` deep.
 
     Raises:
         DecodeError: With the position of the first mistake.
     """
     try:
-        return orjson.loads(raw)
+        value = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
         raise DecodeError(f"not valid JSON: {exc}") from exc
+    _check_depth(value, "$")
+    return value
 
 
 def decode(raw: bytes | str, cls: type[T]) -> T:
@@ -201,7 +82,7 @@ def decode(raw: bytes | str, cls: type[T]) -> T:
     Raises:
         DecodeError: Not JSON, or not of this shape.
     """
-    return from_json(parse(raw), cls)
+    return cast("T", _structure(parse(raw), cls, "$"))
 
 
 def decode_body(raw: bytes, cls: type[T]) -> tuple[T, tuple[str, ...]]:
@@ -215,37 +96,55 @@ def decode_body(raw: bytes, cls: type[T]) -> tuple[T, tuple[str, ...]]:
     """
     value = parse(raw) if raw.strip() else {}
     if type(value) is not dict:
-        raise DecodeError(f"the body must be a JSON object, not {_json_name(value)}")
+        raise DecodeError(f"the body must be a JSON object, not {json_name(value)}")
     known = attrs.fields_dict(cast("type[attrs.AttrsInstance]", cls))
     ignored = tuple(sorted(key for key in value if key not in known))
     kept = {key: item for key, item in value.items() if key in known and item is not None}
-    return from_json(kept, cls), ignored
+    return _structure(kept, cls, "$"), ignored
 
 
-def _sentence(exc: Exception, cls: type[Any]) -> str:
-    lines: Iterable[str] = cattrs.transform_error(exc, format_exception=_format)
-    return "; ".join(line.replace(" @ $", " at $", 1) for line in lines) or (
-        f"not a valid {cls.__name__}"
-    )
+def _structure(value: Any, cls: Any, path: str) -> Any:
+    try:
+        return structure_hook(cls)(value, cls)
+    except Exception as exc:  # cattrs raises groups and KeyError, our hooks their own
+        raise DecodeError(sentence(exc, path, wire_name)) from exc
 
 
-def _format(exc: BaseException, expected: type[Any] | None) -> str:
-    if isinstance(exc, TypeError) and str(exc).startswith("expected "):
-        return str(exc)
-    if isinstance(exc, cattrs.errors.ForbiddenExtraKeysError):
-        return f"unknown key {', '.join(sorted(exc.extra_fields))}"
-    if isinstance(exc, KeyError):
-        return f"missing key {exc.args[0]}"
-    if isinstance(exc, ValueError) and not isinstance(exc, UnicodeError):
-        return f"unknown value: {exc}"
-    return f"expected {getattr(expected, '__name__', 'object')}"
+def _check_depth(value: Any, path: str) -> None:
+    level = [value]
+    for _ in range(JSON_DEPTH_MAX):
+        level = [
+            item
+            for node in level
+            if type(node) is list or type(node) is dict
+            for item in (node.values() if type(node) is dict else node)
+        ]
+        if not level:
+            return
+    if any(type(node) is list or type(node) is dict for node in level):
+        raise DecodeError(f"{path}: nested more than {JSON_DEPTH_MAX} deep")
+
+
+def _dumps(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError as exc:
+        raise DecodeError(_cannot_write(exc)) from exc
+
+
+def _cannot_write(exc: Exception) -> str:
+    return f"cannot be written as JSON: {exc}"
 
 
 # --- events and frames --------------------------------------------------------------------
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
-    """An event in the envelope of contract 4; keys that are ``None`` are left out."""
+    """An event in the envelope of contract 4; keys that are ``None`` are left out.
+
+    Raises:
+        DecodeError: As for `to_json`.
+    """
     value: dict[str, Any] = {}
     if event.seq is not None:
         value["seq"] = event.seq
@@ -254,7 +153,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
     if event.workspace_id:
         value["workspace_id"] = event.workspace_id
     value["type"] = event.type
-    value["payload"] = {"type": event.change, "payload": _converter.unstructure(event.payload)}
+    value["payload"] = {"type": event.change, "payload": to_json(event.payload)}
     if event.truncated is not None:
         value["truncated"] = event.truncated
     return value
@@ -265,20 +164,24 @@ def encode_event_rest(kind: str, change: str, payload: Payload, workspace_id: st
 
     The journal puts ``{"seq":N,"ts_ms":T,`` in front, so that an event is encoded once, before
     its place in the journal is known.
+
+    Raises:
+        DecodeError: As for `encode`.
     """
-    value = event_to_json(Event(kind, change, payload, workspace_id))
-    return orjson.dumps(value)[1:]
+    return _dumps(event_to_json(Event(kind, change, payload, workspace_id)))[1:]
 
 
 def frame_to_json(frame: Frame) -> dict[str, Any]:
-    """Any frame as the object that travels."""
+    """Any frame as the object that travels.
+
+    Raises:
+        DecodeError: As for `to_json`.
+    """
     if isinstance(frame, Event):
         return event_to_json(frame)
     if isinstance(frame, UnknownFrame):
         return frame.raw
-    name = _CONTROL_NAME[type(frame)]
-    body = _converter.unstructure(frame)
-    return {"type": name, **body}
+    return {"type": _CONTROL_NAME[type(frame)], **to_json(frame)}
 
 
 _CONTROL_NAME = {cls: name for name, cls in CONTROL_CLASS.items()}
@@ -287,31 +190,14 @@ _CONTROL_NAME = {cls: name for name, cls in CONTROL_CLASS.items()}
 def frame_from_json(value: Any) -> Frame:
     """One object of a websocket frame.
 
+    An object of a kind that is not in `KINDS` is an `Event` if an event's envelope can say all of
+    it; otherwise it is an `UnknownFrame`. Either way it keeps everything it came with.
+
     Raises:
         DecodeError: Not an object with a string ``type``, or a known kind of the wrong shape.
     """
-    if type(value) is not dict or type(value.get("type")) is not str:
-        raise DecodeError("a frame's object needs a string `type`")
-    kind = value["type"]
-    if kind in CONTROL_CLASS:
-        body = {key: item for key, item in value.items() if key != "type"}
-        return cast("Frame", from_json(body, CONTROL_CLASS[kind]))
-    payload = value.get("payload")
-    if type(payload) is not dict or "payload" not in payload:
-        return UnknownFrame(kind, value)
-    cls = PAYLOAD_CLASS.get(kind)
-    inner = payload["payload"]
-    return Event(
-        type=kind,
-        change=from_json(payload.get("type"), str),
-        payload=inner if cls is None else from_json(inner, cls),
-        workspace_id=from_json(value.get("workspace_id", ""), str),
-        seq=from_json(value.get("seq"), cast("type[int | None]", int | None)),
-        ts_ms=from_json(value.get("ts_ms"), cast("type[int | None]", int | None)),
-        truncated=from_json(
-            value.get("truncated"), cast("type[dict[str, str] | None]", dict[str, str] | None)
-        ),
-    )
+    _check_depth(value, "$")
+    return _frame(value, "$")
 
 
 def decode_frames(raw: bytes | str) -> list[Frame]:
@@ -322,5 +208,51 @@ def decode_frames(raw: bytes | str) -> list[Frame]:
     """
     value = parse(raw)
     if type(value) is not list:
-        raise DecodeError(f"a frame must be a JSON array, not {_json_name(value)}")
-    return [frame_from_json(item) for item in value]
+        raise DecodeError(f"a frame must be a JSON array, not {json_name(value)}")
+    return [_frame(item, f"$[{index}]") for index, item in enumerate(value)]
+
+
+def _frame(value: Any, path: str) -> Frame:
+    if type(value) is not dict:
+        raise DecodeError(f"{path}: expected object, not {json_name(value)}")
+    kind = value.get("type")
+    if type(kind) is not str:
+        raise DecodeError(f"{path}: expected an object with a string type")
+    if kind in CONTROL_CLASS:
+        return cast("Frame", _structure(value, CONTROL_CLASS[kind], path))
+    if kind in KINDS:
+        return _event(kind, value, path)
+    with contextlib.suppress(DecodeError):  # not an event's envelope: then it is kept as it is
+        event = _event(kind, value, path)
+        if event_to_json(event) == value:
+            return event
+    return UnknownFrame(kind, value)
+
+
+@attrs.frozen
+class _Change:
+    type: str
+    payload: Any
+
+
+@attrs.frozen
+class _Envelope:
+    payload: _Change
+    workspace_id: str = ""
+    seq: int | None = None
+    ts_ms: int | None = None
+    truncated: dict[str, str] | None = None
+
+
+def _event(kind: str, value: dict[str, Any], path: str) -> Event:
+    envelope: _Envelope = _structure(value, _Envelope, path)
+    cls = PAYLOAD_CLASS.get(kind, dict)  # kinds that have no class here carry any object
+    return Event(
+        type=kind,
+        change=envelope.payload.type,
+        payload=_structure(envelope.payload.payload, cls, f"{path}.payload.payload"),
+        workspace_id=envelope.workspace_id,
+        seq=envelope.seq,
+        ts_ms=envelope.ts_ms,
+        truncated=envelope.truncated,
+    )

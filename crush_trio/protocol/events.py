@@ -218,6 +218,12 @@ class UnknownFrame:
     type: str
     raw: dict[str, Any]
 
+    @property
+    def seq(self) -> int | None:
+        """Its place in the journal, so that a reader's cursor moves past it too."""
+        seq = self.raw.get("seq")
+        return seq if type(seq) is int else None
+
 
 Control: TypeAlias = Hello | Replayed | Resync | Ping | Pong | Bye
 Frame: TypeAlias = Event | MessageDelta | ToolOutput | Control | UnknownFrame
