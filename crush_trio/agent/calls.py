@@ -1,0 +1,105 @@
+"""From what a model asked for to a call that may be run, or the error result it gets instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import orjson
+
+from crush_trio.agent.ports import Tool, ToolCall, ToolResult
+from crush_trio.protocol.messages import Message, ToolCallPart, ToolResultPart
+
+BAD_ARGUMENTS = (
+    "Tool call failed: arguments were not valid JSON. "
+    "Please check your tool call format and try again."
+)
+
+
+def prepare(part: ToolCallPart, tools: Mapping[str, Tool]) -> tuple[Tool, ToolCall] | ToolResult:
+    """The tool and the checked call, or an error result for the model (CW 5.6)."""
+    tool = tools.get(part.name)
+    if tool is None:
+        names = ", ".join(sorted(tools)) or "none"
+        return ToolResult(f"Unknown tool {part.name!r}; the tools are: {names}", is_error=True)
+    arguments = parse_arguments(part.input)
+    if arguments is None:
+        return ToolResult(BAD_ARGUMENTS, is_error=True)
+    missing = [key for key in tool.spec.parameters.get("required", ()) if key not in arguments]
+    if missing:
+        return ToolResult(
+            f"Missing required parameter: {', '.join(missing)} (tool {part.name})", is_error=True
+        )
+    wrong = _wrong_types(arguments, tool.spec.parameters.get("properties", {}))
+    if wrong:
+        return ToolResult(f"Wrong parameter type: {wrong} (tool {part.name})", is_error=True)
+    return tool, ToolCall(part.id, part.name, arguments)
+
+
+def parse_arguments(text: str) -> dict[str, Any] | None:
+    """The arguments as an object; ``None`` if the text is not one. Empty text is ``{}``."""
+    if not text.strip():
+        return {}
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if type(value) is dict else None
+
+
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
+def _wrong_types(arguments: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
+    wrong = []
+    for key, value in arguments.items():
+        expected = properties.get(key, {}).get("type")
+        allowed = _JSON_TYPES.get(expected) if isinstance(expected, str) else None
+        if allowed is not None and value is not None and type(value) not in allowed:
+            wrong.append(f"{key} must be {expected}")
+    return ", ".join(wrong)
+
+
+def sanitised(message: Message) -> Message:
+    """The message with every tool call's input made a valid JSON object (R51)."""
+    parts = tuple(
+        attrs.evolve(part, input="{}")
+        if isinstance(part, ToolCallPart) and parse_arguments(part.input) is None
+        else attrs.evolve(part, input=part.input or "{}")
+        if isinstance(part, ToolCallPart)
+        else part
+        for part in message.parts
+    )
+    return attrs.evolve(message, parts=parts)
+
+
+def result_part(call: ToolCallPart, result: ToolResult) -> ToolResultPart:
+    """A tool's answer as it is stored."""
+    metadata = orjson.dumps(dict(result.metadata)).decode() if result.metadata else ""
+    return ToolResultPart(
+        tool_call_id=call.id,
+        name=call.name,
+        content=result.content,
+        metadata=metadata,
+        is_error=result.is_error,
+        data=result.data,
+        mime_type=result.mime_type,
+    )
+
+
+def signature(calls: Sequence[ToolCallPart], results: Sequence[ToolResultPart]) -> int:
+    """What the loop breaker compares: names, inputs and outputs of one step (R66)."""
+    return hash(
+        (
+            tuple((call.name, call.input) for call in calls),
+            tuple(sorted((part.name, part.content) for part in results)),
+        )
+    )

@@ -1,0 +1,155 @@
+"""An assistant message while it is being written: pieces in, deltas out, its state at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from crush_trio.agent.ports import (
+    ModelEvent,
+    ReasoningDelta,
+    ReasoningEnd,
+    StreamReset,
+    TextDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolInputDelta,
+)
+from crush_trio.protocol.messages import (
+    FinishPart,
+    Message,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+)
+
+ShowDelta = Callable[[int, str, int, str, str | None], None]
+"""Shows ``(index, part, offset, text, tool_call_id)`` to subscribers; never waits."""
+
+
+@attrs.define(eq=False)
+class _OpenPart:
+    """A part in the making. The text is joined only when somebody asks for it."""
+
+    kind: str
+    started_at: int
+    tool_call_id: str | None = None
+    name: str = ""
+    pieces: list[str] = attrs.field(factory=list)
+    length: int = 0
+    finished_at: int = 0
+    signature: str = ""
+    finished: bool = False
+
+    def add(self, text: str) -> int:
+        """Append ``text``; returns the offset in code points at which it begins."""
+        offset = self.length
+        self.pieces.append(text)
+        self.length += len(text)
+        return offset
+
+    def text(self) -> str:
+        """Everything so far."""
+        if len(self.pieces) > 1:
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0] if self.pieces else ""
+
+    def part(self) -> Part:
+        """The part as it would be stored now."""
+        if self.kind == "text":
+            return TextPart(self.text())
+        if self.kind == "reasoning":
+            return ReasoningPart(self.text(), self.signature, self.started_at, self.finished_at)
+        return ToolCallPart(self.tool_call_id or "", self.name, self.text(), self.finished)
+
+
+@attrs.define(eq=False)
+class LiveMessage:
+    """Collects what a model streams in one step (R51).
+
+    Each piece costs one list append and one delta; nothing is joined, copied or stored per token.
+    Unknown tool call ids are ignored rather than trusted: a delta must name a started call.
+    """
+
+    base: Message
+    show: ShowDelta
+    now_s: Callable[[], int]
+    _parts: list[_OpenPart] = attrs.field(factory=list, init=False)
+    _calls: dict[str, int] = attrs.field(factory=dict, init=False)
+    changed: bool = attrs.field(default=False, init=False)
+
+    def apply(self, event: ModelEvent) -> None:
+        """Take in one piece."""
+        self.changed = True
+        match event:
+            case TextDelta(text):
+                self._grow("text", text)
+            case ReasoningDelta(text):
+                self._grow("reasoning", text)
+            case ReasoningEnd(signature):
+                self._end_reasoning(signature)
+            case ToolCallStart(call_id, name):
+                self._start_call(call_id, name)
+            case ToolInputDelta(call_id, text):
+                self._grow_call(call_id, text)
+            case ToolCallEnd(call_id, text):
+                self._end_call(call_id, text)
+            case StreamReset():
+                self._parts.clear()
+                self._calls.clear()
+
+    def present(self) -> Message:
+        """The whole message as it stands now, still open."""
+        return attrs.evolve(
+            self.base, parts=tuple(p.part() for p in self._parts), updated_at=self.now_s()
+        )
+
+    def finish(self, reason: str) -> Message:
+        """The message as the model ended it."""
+        message = self.present()
+        return attrs.evolve(message, parts=(*message.parts, FinishPart(reason, self.now_s())))
+
+    def _grow(self, kind: str, text: str) -> None:
+        if not self._parts and kind == "text":
+            text = text.removeprefix("\n")  # R51
+        if not text:
+            return
+        last = self._parts[-1] if self._parts else None
+        if last is None or last.kind != kind or last.finished_at:
+            last = _OpenPart(kind, self.now_s())
+            self._parts.append(last)
+        self.show(len(self._parts) - 1, kind, last.add(text), text, None)
+
+    def _end_reasoning(self, signature: str) -> None:
+        for part in self._parts:
+            if part.kind == "reasoning" and not part.finished_at:
+                part.finished_at = self.now_s()
+                part.signature = signature
+
+    def _start_call(self, call_id: str, name: str) -> None:
+        if call_id in self._calls:
+            return
+        self._calls[call_id] = len(self._parts)
+        self._parts.append(_OpenPart("tool_input", self.now_s(), call_id, name))
+        self.show(len(self._parts) - 1, "tool_input", 0, "", call_id)
+
+    def _grow_call(self, call_id: str, text: str) -> None:
+        index = self._calls.get(call_id)
+        if index is None or not text:
+            return
+        self.show(index, "tool_input", self._parts[index].add(text), text, call_id)
+
+    def _end_call(self, call_id: str, text: str) -> None:
+        index = self._calls.get(call_id)
+        if index is None:
+            return
+        part = self._parts[index]
+        rest = text.removeprefix(part.text())
+        if len(rest) < len(text) or not part.length:
+            if rest:
+                self.show(index, "tool_input", part.add(rest), rest, call_id)
+        else:
+            part.pieces, part.length = [text], len(text)
+        part.finished = True

@@ -1,0 +1,83 @@
+"""The system prompt: who the agent is, where it works, and what the project's own files tell it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from crush_trio import limits
+
+_ROLE = """\
+You are crush-trio, a coding agent. You work in one directory on a person's machine, with tools \
+that read, search and change files and run commands there. Do what was asked, completely and \
+nothing else. Look before you change: read a file before you edit it, and check your work with the \
+project's own tests where that is quick. Say plainly what you did, what you saw, and what you \
+could not do. When a tool is refused, do not try to reach the same end another way; say what is \
+needed. Answer in the language you were asked in, in Markdown, without preamble."""
+
+
+@attrs.frozen
+class ContextFile:
+    """A project file that speaks to the agent; ``path`` is relative to the workspace."""
+
+    path: str
+    text: str
+    cut: bool = False
+
+
+def read_context_files(workspace: Path, names: Sequence[str]) -> tuple[ContextFile, ...]:
+    """The context files that exist, in the given order; blocking.
+
+    Each is cut at `limits.CONTEXT_FILE_BYTES`, all together end at `limits.CONTEXT_FILES_BYTES`.
+    A name that leads out of the workspace, or to anything but a regular file, is passed over. A
+    directory stands for the files right in it.
+    """
+    found: list[ContextFile] = []
+    seen: set[tuple[int, int]] = set()
+    room = limits.CONTEXT_FILES_BYTES
+    root = workspace.resolve()
+    for name in names:
+        target = workspace / name
+        for path in sorted(target.iterdir()) if target.is_dir() else (target,):
+            resolved = path.resolve()
+            if not resolved.is_file() or not resolved.is_relative_to(root):
+                continue
+            status = resolved.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in seen or room <= 0:  # CRUSH.md and crush.md may be one file
+                continue
+            seen.add(identity)
+            size = min(limits.CONTEXT_FILE_BYTES, room)
+            with resolved.open("rb") as file:
+                raw = file.read(size + 1)
+            room -= len(raw)
+            text = raw[:size].decode("utf-8", errors="replace")
+            found.append(ContextFile(str(path.relative_to(workspace)), text, len(raw) > size))
+    return tuple(found)
+
+
+def system_prompt(
+    workspace: Path, *, is_git: bool, today: str, files: Sequence[ContextFile]
+) -> str:
+    """The whole system prompt; pure.
+
+    Args:
+        workspace: Absolute path of the directory.
+        is_git: Whether it lies in a git work tree.
+        today: The date as ``YYYY-MM-DD``.
+        files: From `read_context_files`.
+    """
+    facts = (
+        f"Working directory: {workspace}\n"
+        f"Git repository: {'yes' if is_git else 'no'}\n"
+        f"Platform: {platform.system()} {platform.machine()}\n"
+        f"Date: {today}"
+    )
+    sections = [_ROLE, f"<environment>\n{facts}\n</environment>"]
+    for file in files:
+        note = "\n[cut here: the file is longer]" if file.cut else ""
+        sections.append(f'<file path="{file.path}">\n{file.text}{note}\n</file>')
+    return "\n\n".join(sections)

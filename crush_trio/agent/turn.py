@@ -1,0 +1,349 @@
+"""One turn: ask the model, run the tools it asks for, hand back the results, until it stops."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import attrs
+import trio
+
+from crush_trio import limits
+from crush_trio.agent import calls, transcript
+from crush_trio.agent.live import LiveMessage
+from crush_trio.agent.ports import (
+    Model,
+    ModelError,
+    ModelEvent,
+    ModelInfo,
+    ModelRequest,
+    StepEnd,
+    StreamReset,
+    Tool,
+    ToolContext,
+    ToolResult,
+)
+from crush_trio.protocol.ids import MessageId, RunId, SessionId
+from crush_trio.protocol.messages import Message, ToolCallPart
+from crush_trio.protocol.runs import Limits, Outcome, RunError, Usage
+
+
+@attrs.frozen
+class Progress:
+    """How far a run has come; becomes part of its record with each commit.
+
+    ``last_usage`` is the size of the last step alone (CW 5.11). ``started_calls`` are the tool
+    calls that were started and have no stored result yet.
+    """
+
+    steps: int = 0
+    tool_calls: int = 0
+    denied: int = 0
+    usage: Usage = Usage()
+    last_usage: Usage = Usage()
+    cost_usd: float | None = None
+    message_id: MessageId | None = None
+    text: str = ""
+    waiting_on: str | None = None
+    started_calls: frozenset[str] = frozenset()
+
+
+class TurnJournal(Protocol):
+    """Where a turn writes. What is staged becomes durable with the next `flush` or `begin_step`,
+    or with the run's terminal commit, in one transaction each."""
+
+    async def begin_step(self, assistant: Message, progress: Progress) -> tuple[Message, ...]:
+        """Fold what waits to steer and create the assistant message; everything staged is durable.
+
+        Returns:
+            The folded prompts as user messages, already stored before the assistant message.
+        """
+        ...
+
+    def stage_message(self, message: Message, progress: Progress) -> None:
+        """Stage a message that ended: the assistant's last state, or a new tool message."""
+        ...
+
+    def stage_effects(self, result: ToolResult) -> None:
+        """Stage the file versions and read marks of a tool result."""
+        ...
+
+    async def flush(self) -> None:
+        """Make everything staged durable."""
+        ...
+
+    def open_live(self, live: LiveMessage) -> None:
+        """From now on subscribers see this message's present state and its deltas."""
+        ...
+
+    def close_live(self) -> None:
+        """The message is not live any more; a commit with its last state follows or is staged."""
+        ...
+
+    def show_delta(
+        self, index: int, part: str, offset: int, text: str, tool_call_id: str | None
+    ) -> None:
+        """Show a piece of the live message."""
+        ...
+
+    def checkpoint(self) -> None:
+        """Write the live message's present state to its row, without waiting (G8)."""
+        ...
+
+    def show_reset(self, reset: StreamReset) -> None:
+        """Show that the model is asked again, and the emptied message."""
+        ...
+
+
+@attrs.frozen
+class TurnInput:
+    """What a turn starts from. ``history`` ends with the prompt's user message."""
+
+    session_id: SessionId
+    run_id: RunId
+    system: str
+    history: tuple[Message, ...]
+    limits: Limits
+    model: Model
+    tools: tuple[Tool, ...]
+    context: Callable[[str], ToolContext]
+    now_s: Callable[[], int]
+
+
+@attrs.frozen
+class TurnEnd:
+    """How a turn ended by itself; a cancelled one does not return."""
+
+    outcome: Outcome
+    error: RunError | None = None
+
+
+@attrs.define(eq=False)
+class Turn:
+    """One run's turn. `progress` may be read at any time, also after `take` was interrupted."""
+
+    given: TurnInput
+    journal: TurnJournal
+    progress: Progress = attrs.field(factory=Progress, init=False)
+    _messages: list[Message] = attrs.field(factory=list, init=False)
+    _signatures: deque[int] = attrs.field(
+        factory=lambda: deque(maxlen=limits.LOOP_WINDOW_STEPS), init=False
+    )
+
+    async def take(self) -> TurnEnd:
+        """Run the turn to its end.
+
+        Raises:
+            ModelError: The model failed; what it had written is left open in the journal.
+        """
+        self._messages = list(self.given.history)
+        max_steps = self.given.limits.max_steps or limits.MAX_STEPS
+        while True:
+            if self.progress.steps >= max_steps:
+                return _limited("max_steps", f"The run reached its limit of {max_steps} steps.")
+            message, end = await self._step()
+            asked = message.tool_calls()
+            if not asked:
+                return self._ended_without_calls(end)
+            stop = await self._run_tools(asked)
+            if stop is not None:
+                return stop
+            if end.reason != "tool_use":
+                return self._ended_without_calls(end)
+            over = self._over_budget()
+            if over is not None:
+                return over
+
+    # --- the model ------------------------------------------------------------------------
+
+    async def _step(self) -> tuple[Message, StepEnd]:
+        info = self.given.model.info
+        now_s = self.given.now_s()
+        assistant = transcript.open_assistant(
+            self.given.session_id, self.given.run_id, info.provider, info.model, now_s
+        )
+        self.progress = attrs.evolve(
+            self.progress, steps=self.progress.steps + 1, waiting_on="model"
+        )
+        self._messages += await self.journal.begin_step(assistant, self.progress)
+        live = LiveMessage(assistant, self.journal.show_delta, self.given.now_s)
+        self.journal.open_live(live)
+        end = await self._stream(live)
+        message = calls.sanitised(live.finish(_finish_reason(end, live)))
+        self.journal.close_live()
+        self._messages.append(message)
+        self._account(info, end, message)
+        asked = message.tool_calls()
+        waiting_on = f"tool:{asked[0].name}" if asked else None
+        self.progress = attrs.evolve(self.progress, waiting_on=waiting_on)
+        self.journal.stage_message(message, self.progress)
+        if asked:
+            # The calls are durable before the first one starts, so that after a crash nobody
+            # has to guess what may have run (reliability rule K6).
+            await self.journal.flush()
+        return message, end
+
+    async def _stream(self, live: LiveMessage) -> StepEnd:
+        """One model request, with the checkpoints of its open text and the idle limit."""
+        idle_s = self.given.limits.idle_timeout_s or math.inf
+        end: StepEnd | None = None
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._checkpoint_while_open, live)
+            with trio.move_on_after(idle_s) as idle:
+
+                def emit(event: ModelEvent) -> None:
+                    live.apply(event)
+                    idle.deadline = trio.current_time() + idle_s
+                    if isinstance(event, StreamReset):
+                        self.journal.show_reset(event)
+
+                try:
+                    end = await self.given.model.stream(self._request(), emit)
+                except Exception as exc:
+                    failure = exc
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if end is None:
+            raise LimitReached("idle_timeout", f"The model was silent for {idle_s:g} s.")
+        return end
+
+    def _request(self) -> ModelRequest:
+        given = self.given
+        return ModelRequest(
+            system=given.system,
+            messages=transcript.for_model(self._messages),
+            tools=tuple(tool.spec for tool in given.tools),
+            session_id=given.session_id,
+            run_id=given.run_id,
+            step=self.progress.steps,
+            workspace_path=given.context("").workspace_path,
+            max_output_tokens=given.limits.max_output_tokens,
+        )
+
+    async def _checkpoint_while_open(self, live: LiveMessage) -> None:
+        while True:
+            await trio.sleep(limits.TEXT_CHECKPOINT_S)
+            if live.changed:
+                live.changed = False
+                self.journal.checkpoint()
+
+    def _account(self, info: ModelInfo, end: StepEnd, message: Message) -> None:
+        usage = end.usage or Usage()
+        cost = end.cost_usd
+        if cost is None and info.cost_per_1m_in is not None and info.cost_per_1m_out is not None:
+            cost = (
+                usage.input_tokens * info.cost_per_1m_in
+                + usage.output_tokens * info.cost_per_1m_out
+            ) / 1e6
+        total = self.progress.cost_usd
+        if cost is not None:
+            total = (total or 0.0) + cost
+        self.progress = attrs.evolve(
+            self.progress,
+            usage=self.progress.usage.plus(usage),
+            last_usage=usage,
+            cost_usd=total,
+            message_id=message.id,
+            text=message.text(),
+        )
+
+    # --- the tools ------------------------------------------------------------------------
+
+    async def _run_tools(self, asked: Sequence[ToolCallPart]) -> TurnEnd | None:
+        """Run the calls of one step in order; an ending, if the turn must not go on."""
+        tools = {tool.spec.name: tool for tool in self.given.tools}
+        allowed = self.given.limits.max_tool_calls
+        stop: TurnEnd | None = None
+        parts = []
+        for number, call in enumerate(asked):
+            if allowed is not None and self.progress.tool_calls >= allowed:
+                stop = _limited("max_tool_calls", f"The run reached its limit of {allowed} calls.")
+                break
+            result = await self._run_one(call, tools)
+            part = calls.result_part(call, result)
+            parts.append(part)
+            message = transcript.tool_message(
+                self.given.session_id, self.given.run_id, part, self.given.now_s()
+            )
+            self._messages.append(message)
+            self._note_result(call, result)
+            self.journal.stage_message(message, self.progress)
+            self.journal.stage_effects(result)
+            if result.stop_turn:
+                stop = TurnEnd(Outcome.COMPLETED)
+            if number + 1 < len(asked):
+                await self.journal.flush()
+        if stop is None:
+            self._signatures.append(calls.signature(asked, parts))
+            if self._signatures.count(self._signatures[-1]) > limits.LOOP_REPEATS:
+                stop = _limited("loop", "The model repeated the same tool calls without progress.")
+        return stop
+
+    async def _run_one(self, call: ToolCallPart, tools: Mapping[str, Tool]) -> ToolResult:
+        prepared = calls.prepare(call, tools)
+        if isinstance(prepared, ToolResult):
+            return prepared
+        tool, checked = prepared
+        self.progress = attrs.evolve(
+            self.progress,
+            waiting_on=f"tool:{call.name}",
+            started_calls=self.progress.started_calls | {call.id},
+        )
+        try:
+            return await tool.run(checked, self.given.context(call.id))
+        except Exception as exc:  # a tool's bug or a broken machine: the model may try another way
+            return ToolResult(f"{call.name} failed: {type(exc).__name__}: {exc}", is_error=True)
+
+    def _note_result(self, call: ToolCallPart, result: ToolResult) -> None:
+        self.progress = attrs.evolve(
+            self.progress,
+            tool_calls=self.progress.tool_calls + 1,
+            denied=self.progress.denied + result.denied,
+            started_calls=self.progress.started_calls - {call.id},
+        )
+
+    # --- endings --------------------------------------------------------------------------
+
+    def _ended_without_calls(self, end: StepEnd) -> TurnEnd:
+        if end.reason == "max_tokens":
+            return _limited("max_output_tokens", "The model's answer was cut at its output limit.")
+        if not self.progress.text.strip() and not self.progress.tool_calls:
+            raise ModelError("empty_answer", "The model gave an empty answer.", retryable=True)
+        return TurnEnd(Outcome.DENIED if self.progress.denied else Outcome.COMPLETED)
+
+    def _over_budget(self) -> TurnEnd | None:
+        given = self.given.limits
+        spent = self.progress.cost_usd
+        if given.max_cost_usd is not None and spent is not None and spent >= given.max_cost_usd:
+            return _limited("max_cost_usd", f"The run has cost ${spent:.4f}, its limit.")
+        written = self.progress.usage.output_tokens
+        if given.max_output_tokens is not None and written >= given.max_output_tokens:
+            return _limited(
+                "max_output_tokens", f"The run has written {written} tokens, its limit."
+            )
+        return None
+
+
+class LimitReached(Exception):
+    """A limit ended the turn from outside its loop; becomes outcome limited."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def _limited(code: str, message: str) -> TurnEnd:
+    return TurnEnd(Outcome.LIMITED, RunError(code, message))
+
+
+def _finish_reason(end: StepEnd, live: LiveMessage) -> str:
+    """The stored reason: ``tool_use`` exactly if the model asked for tools and stopped for them."""
+    has_calls = bool(live.present().tool_calls())
+    if end.reason == "tool_use" and not has_calls:
+        return "end_turn"
+    return end.reason
