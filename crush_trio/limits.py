@@ -31,6 +31,12 @@ GROUP_COMMIT_MAX = 256  # commits joined into one transaction; the rest wait for
 EVENT_RETENTION_S = 7 * 24 * 3600.0  # older events go, except an open run's (G8)
 EVENT_RETENTION_COUNT = 200_000  # per workspace; more go, except an open run's (G8)
 EVENT_PAGE = 500  # events read from the table at once
+EVENT_PAGE_BYTES = 1024 * 1024  # the same bound by size; the page ends early
+EVENT_SCAN = 5_000  # events looked at for one page; a rare selection gives a short page
+RETENTION_EVERY = 64  # after this many events of a workspace the writer looks for old ones
+RETENTION_BATCH = 500  # old events removed at once; the rest at the next look
+QUICK_CHECK_BYTES = 64 * 1024 * 1024  # a larger database is not checked after an unclean end
+WAL_KEEP_BYTES = 64 * 1024 * 1024  # a larger write-ahead log is cut after a checkpoint
 READER_THREADS = 4  # concurrent store reads; more wait
 TEXT_CHECKPOINT_S = 1.0  # open text is written to its row at most this often (G8)
 
@@ -82,6 +88,22 @@ GLOB_TIMEOUT_S = 30.0  # CW 7.4
 GREP_MATCHES = 100  # CW 7.4
 GREP_TIMEOUT_S = 5.0  # CW 7.4
 GREP_COLUMNS = 500  # CW 7.4
+LAUNCHER_GIVES_UP_S = 2.7  # a launcher reports what it could not kill; within KILL_TOTAL_S
+LAUNCHER_ANSWERS_S = 2.85  # a launcher silent for so long after a kill is killed with its tree
+LAUNCHER_DROP_S = 0.1  # to end by itself after its last process; then it is ended by the kill
+OUTPUT_CHUNK_BYTES = 64 * 1024  # read from a tool's pipe at once; more waits in the pipe
+OUTPUT_DRAIN_BYTES = 1024 * 1024  # still read from each pipe after the shell's exit; more is lost
+SPILL_FILES_PER_CALL_NAME = 100  # files of one spill name; then that call is not spilled
+BASH_COMMAND_BYTES = 100 * 1024  # a longer command is refused (the kernel's bound is 128 KiB)
+SAFE_GIT_TIMEOUT_S = 30.0  # a git command that needed no permission; then it is killed
+VIEW_SCAN_BYTES = 256 * 1024 * 1024  # read to reach `offset`; beyond it the call says so
+VIEW_IMAGE_BYTES = 5 * 1024 * 1024  # a larger image is not shown to the model
+LS_TIMEOUT_S = 10.0  # then what was found so far is shown, marked as truncated
+LS_DEPTH = 50  # directories deeper than this are not entered by ls, glob and grep
+SEARCH_FILE_BYTES = 8 * 1024 * 1024  # grep skips larger files
+SEARCH_MEMORY_BYTES = 2 * 1024 * 1024 * 1024  # address space of our own search process
+IGNORE_FILE_BYTES = 256 * 1024  # of one .gitignore; a larger one is not applied
+DIFF_LINES = 20_000  # a larger change is described by its counts, without a diff
 
 # --- client -------------------------------------------------------------------------------
 CONNECT_TIMEOUT_S = 5.0  # to a server that should be there
@@ -101,3 +123,44 @@ JSON_DEPTH_MAX = 64  # arrays and objects inside each other; deeper text is refu
 INT_MAX = 2**63 - 1  # what SQLite and every other reader can hold; a larger int is refused
 DECODE_PLACES_MAX = 5  # wrong places a decode error names; it says that there are more
 QUOTED_CHARS_MAX = 60  # of a wrong value or key quoted in an error; the rest is cut
+CLIENT_CANCEL_REQUEST_S = 3.0  # after Ctrl-C: the cancel request itself; then leave without it
+WS_CONNECT_TIMEOUT_S = 2.0  # one websocket handshake; then it is tried again
+WS_CLOSE_TIMEOUT_S = 1.0  # saying goodbye on a websocket; then its stream is dropped
+CLIENT_FRAME_BYTES = 16 * 1024 * 1024  # a larger frame from a server ends the connection
+CLIENT_FRAMES_AHEAD = 16  # frames read before the consumer asks; then the server feels it
+CLIENT_RECEIVE_BYTES = 64 * 1024  # read from a socket at once (libs.md 1.5: twice the rate)
+CLIENT_ANSWER_BYTES = 256 * 1024 * 1024  # a larger HTTP answer is an error
+SERVER_SILENT_S = 60.0  # three pings missed: the connection is dead and made again
+BACKOFF_FIRST_S = 0.1  # wait before the second attempt; doubles, with jitter
+BACKOFF_MAX_S = 5.0  # longest wait between two attempts
+AUTOSTART_TRIES = 3  # then exit 4 with the server's own sentence
+AUTOSTART_LOCK_S = 60.0  # waiting for somebody else who is starting a server; then exit 4
+AUTOSTART_PROBE_S = 1.0  # one look whether a server answers
+SERVER_LOG_BYTES = 8 * 1024 * 1024  # an older log is renamed to .1 at the next auto-start
+STOP_WAIT_S = SHUTDOWN_TIMEOUT_S + WATCHDOG_EXTRA_S + 2.0  # `stop` waits this long for the end
+ATTACHMENT_BYTES = 20 * 1024 * 1024  # all --file attachments together; more is exit 2
+WAIT_SLICE_S = 25.0  # one GET with wait=; repeated until the run has ended
+
+# --- configuration ------------------------------------------------------------------------
+CONFIG_FILE_BYTES = 1024 * 1024  # a larger configuration file is refused (G14)
+CONFIG_DEPTH = 64  # objects and arrays inside each other; deeper is refused (G14)
+CONFIG_NAMES = 20  # names in one warning; the rest is counted
+CONFIG_NAME_CHARS = 80  # of a key or path shown in a message; the rest is cut
+
+# --- edge of the server -------------------------------------------------------------------
+HEADERS_BYTES = 16 * 1024  # request line and headers together; more is 431 and the connection ends
+HEADERS_TIMEOUT_S = 10.0  # from the first byte of a request (or the accept) to its last header
+BODY_TIMEOUT_S = 60.0  # from the headers to the end of the body; then 408
+LINGER_S = 1.0  # after an answer to a body we did not read, how long we still take bytes in
+LINGER_BYTES = 64 * 1024 * 1024  # the same bound by size; then the connection is cut
+LISTEN_BACKLOG = 512  # connections the kernel keeps before we accept them; more are refused
+SOCKET_PROBE_S = 0.5  # a socket that does not refuse within this belongs to a live server
+AUTH_DELAY_FIRST_S = 0.2  # before the first 401 to a peer; doubled for each further one
+AUTH_DELAY_MAX_S = 2.0  # the longest such delay; only the failing request waits
+AUTH_FORGET_S = 60.0  # a peer that failed no more for this long starts again
+AUTH_PEERS = 1_024  # failing peers remembered; the one longest silent is forgotten for a new one
+TOKEN_BYTES = 32  # of randomness in a token we make
+TOKEN_MIN_CHARS = 16  # a shorter token, from a file or the environment, is refused at start
+ACCESS_LOG_BYTES = 8 * 1024 * 1024  # one access log file; then it is rotated
+ACCESS_LOG_FILES = 4  # rotated files kept; the oldest goes
+ANCESTORS_MAX = 512  # steps from a peer process to the first one; beyond it the request is refused

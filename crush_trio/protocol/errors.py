@@ -15,6 +15,7 @@ STATUS: Final[dict[str, int]] = {
     "path_relative": 400,
     "path_missing": 400,
     "path_unreadable": 400,
+    "record_file": 400,
     "unknown_model": 400,
     "model_not_allowed": 400,
     "unauthorized": 401,
@@ -27,6 +28,7 @@ STATUS: Final[dict[str, int]] = {
     "session_not_found": 404,
     "run_not_found": 404,
     "method_not_allowed": 405,
+    "request_timeout": 408,
     "run_id_conflict": 409,
     "run_not_queued": 409,
     "session_busy": 409,
@@ -38,6 +40,7 @@ STATUS: Final[dict[str, int]] = {
     "unsupported_media_type": 415,
     "misdirected": 421,
     "queue_full": 429,
+    "headers_too_large": 431,
     "internal": 500,
     "server_stopping": 503,
     "store_failed": 503,
@@ -99,7 +102,8 @@ class StoreError(CrushError):
     """The machine's doing: disk, lock or corruption.
 
     Args:
-        code: ``store_failed``, ``disk_full``, or ``overloaded``.
+        code: ``store_failed``, ``disk_full``, or ``overloaded``; when it cannot be opened also
+            ``data_dir_in_use``, ``store_corrupt``, ``store_newer`` or ``store_unwritable``.
         message: One sentence that says what happened and to which file.
     """
 

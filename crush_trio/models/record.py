@@ -1,0 +1,121 @@
+"""``--record FILE``: a model that passes another one through and writes what it streamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import attrs
+import orjson
+import trio
+
+from crush_trio.agent.ports import (
+    Emit,
+    Model,
+    ModelError,
+    ModelEvent,
+    ModelInfo,
+    ModelRequest,
+    StepEnd,
+)
+from crush_trio.models.prompts import prompt_of
+from crush_trio.models.recorded_step import RecordedStep
+from crush_trio.protocol.errors import Refused
+
+
+class RecordingModel:
+    """Streams what ``model`` streams and keeps a script file of it up to date.
+
+    The file is created at once, is complete after each step, and can be played as
+    ``script/<path>``: with the same timing, faults and cancellations included. Steps of several
+    runs are told apart by prompt and prompt number.
+
+    Args:
+        model: The model to record.
+        path: Absolute path of a file that does not exist.
+
+    Raises:
+        Refused: ``record_file`` if the file exists or cannot be created.
+    """
+
+    def __init__(self, model: Model, path: Path) -> None:
+        self._model = model
+        self._path = path
+        self._steps: list[RecordedStep] = []
+        if not path.is_absolute():
+            raise Refused("record_file", f"--record {path} must be an absolute path")
+        try:
+            with path.open("xb") as file:  # "x" claims the name: nothing is ever overwritten
+                file.write(self._script())
+        except FileExistsError as exc:
+            raise Refused(
+                "record_file", f"--record {path} exists already: name a file that does not"
+            ) from exc
+        except OSError as exc:
+            raise Refused(
+                "record_file", f"--record {path} cannot be created: {exc.strerror or exc}"
+            ) from exc
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the recorded model is."""
+        return self._model.info
+
+    async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
+        """Stream the recorded model's step and add it to the file, however it ends.
+
+        Raises:
+            ModelError: The recorded model's own, or ``record_failed`` if the file could not be
+                written.
+        """
+        prompt, number = prompt_of(request)
+        step = RecordedStep(request.run_id, prompt, number, trio.current_time())
+        self._steps.append(step)
+
+        def both(event: ModelEvent) -> None:
+            step.add(event, trio.current_time())
+            emit(event)
+
+        try:
+            end = await self._model.stream(request, both)
+        except ModelError as exc:
+            step.failed(exc, trio.current_time())
+            self._write()
+            raise
+        except trio.Cancelled:
+            step.cancelled(trio.current_time())
+            # The run is over; a full disk must not turn its cancellation into another error.
+            with contextlib.suppress(ModelError):
+                self._write()
+            raise
+        step.ended(end, trio.current_time())
+        self._write()
+        return end
+
+    def _script(self) -> bytes:
+        info = self._model.info
+        facts = attrs.asdict(
+            info, filter=lambda field, _: field.name not in ("provider", "is_language_model")
+        )
+        facts["name"] = facts["name"] or facts["model"]
+        del facts["model"]
+        several = len({step.run_id for step in self._steps}) > 1
+        value = {
+            "version": 1,
+            "model": facts,
+            "steps": [step.to_json(only_for_its_prompt=several) for step in self._steps],
+        }
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+    def _write(self) -> None:
+        partial = self._path.with_name(self._path.name + ".partial")
+        try:
+            partial.write_bytes(self._script())
+            os.replace(partial, self._path)
+        except OSError as exc:
+            raise ModelError(
+                "record_failed",
+                f"{self._path} cannot be written: {exc.strerror or exc}",
+                title="Recording failed",
+            ) from exc
