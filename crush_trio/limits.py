@@ -144,6 +144,7 @@ WAIT_SLICE_S = 25.0  # one GET with wait=; repeated until the run has ended
 # --- configuration ------------------------------------------------------------------------
 CONFIG_FILE_BYTES = 1024 * 1024  # a larger configuration file is refused (G14)
 CONFIG_DEPTH = 64  # objects and arrays inside each other; deeper is refused (G14)
+CONFIG_PATHS = 256  # context_paths of one untrusted file; further ones are inert (contract 7)
 CONFIG_NAMES = 20  # names in one warning; the rest is counted
 CONFIG_NAME_CHARS = 80  # of a key or path shown in a message; the rest is cut
 
@@ -164,3 +165,4 @@ TOKEN_MIN_CHARS = 16  # a shorter token, from a file or the environment, is refu
 ACCESS_LOG_BYTES = 8 * 1024 * 1024  # one access log file; then it is rotated
 ACCESS_LOG_FILES = 4  # rotated files kept; the oldest goes
 ANCESTORS_MAX = 512  # steps from a peer process to the first one; beyond it the request is refused
+DISK_FULL_RETRY_S = 1.0  # a terminal commit on a full disk is tried again this often, until it fits

@@ -1,0 +1,204 @@
+"""What a JSON value may look like: one description, from which checks and a JSON schema come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import attrs
+
+from crush_trio import limits
+
+
+@attrs.frozen
+class Text:
+    """A string. ``secret`` values are masked when shown, of ``url`` values only the risky parts."""
+
+    about: str
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+    url: bool = False
+
+
+@attrs.frozen
+class Number:
+    """A number, ``whole`` or not, at least ``minimum``."""
+
+    about: str
+    whole: bool = True
+    minimum: int | None = 0
+
+
+@attrs.frozen
+class Flag:
+    """``true`` or ``false``."""
+
+    about: str
+
+
+@attrs.frozen
+class Anything:
+    """An object that is handed on as it is; strings in it are masked when shown."""
+
+    about: str
+
+
+@attrs.frozen
+class ListOf:
+    """An array; those of several files are joined."""
+
+    about: str
+    item: Shape
+
+
+@attrs.frozen
+class MapOf:
+    """An object with free names, all values of one shape."""
+
+    about: str
+    value: Shape
+
+
+@attrs.frozen
+class Table:
+    """An object with known names. Unknown ones are kept and reported."""
+
+    about: str
+    keys: Mapping[str, Shape]
+
+
+Shape: TypeAlias = Text | Number | Flag | Anything | ListOf | MapOf | Table
+
+
+class MismatchError(Exception):
+    """A value is not of its shape.
+
+    Args:
+        path: Where, as in ``$.options.progress``.
+        expectation: What was expected there, and what was found, without the value itself.
+    """
+
+    def __init__(self, path: str, expectation: str) -> None:
+        super().__init__(f"{path}: {expectation}")
+        self.path = path
+
+
+def step_into(path: str, key: str) -> str:
+    """``path`` extended by an object's key, bounded and free of control characters."""
+    if key.isidentifier() and key.isascii() and len(key) <= limits.CONFIG_NAME_CHARS:
+        return f"{path}.{key}"
+    return f"{path}[{quoted(key)}]"
+
+
+def quoted(text: str) -> str:
+    """``text`` in double quotes, cut to `limits.CONFIG_NAME_CHARS`, safe for a terminal."""
+    if len(text) > limits.CONFIG_NAME_CHARS:
+        text = text[: limits.CONFIG_NAME_CHARS] + "…"
+    # ASCII escapes keep terminal control sequences and direction marks out of our messages.
+    return json.dumps(text)
+
+
+def json_name(value: Any) -> str:
+    """What JSON calls the type of ``value``, with its article."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}
+    return names.get(type(value)) or ("an array" if isinstance(value, list) else "an object")
+
+
+def checked(shape: Shape, value: Any, path: str, unknown: list[str]) -> Any:
+    """``value`` if it is of ``shape``, without the keys that hold ``null``.
+
+    A ``null`` is the same as leaving the key out. Paths of unknown keys are added to ``unknown``.
+
+    Raises:
+        MismatchError: At the first wrong place.
+    """
+    match shape:
+        case Text():
+            return _text(shape, value, path)
+        case Number():
+            return _number(shape, value, path)
+        case Flag():
+            return _of(bool, "true or false", value, path)
+        case Anything():
+            return _of(dict, "an object", value, path)
+        case ListOf():
+            items = _of(list, "an array", value, path)
+            return [
+                checked(shape.item, item, f"{path}[{index}]", unknown)
+                for index, item in enumerate(items)
+            ]
+        case MapOf():
+            return {
+                key: checked(shape.value, item, step_into(path, key), unknown)
+                for key, item in _of(dict, "an object", value, path).items()
+                if item is not None
+            }
+        case Table():
+            return _table(shape, value, path, unknown)
+
+
+def _of(expected: type[Any], words: str, value: Any, path: str) -> Any:
+    if type(value) is not expected:
+        raise MismatchError(path, f"expected {words}, not {json_name(value)}")
+    return value
+
+
+def _text(shape: Text, value: Any, path: str) -> Any:
+    if not shape.choices:
+        return _of(str, "a string", value, path)
+    words = "one of " + ", ".join(json.dumps(choice) for choice in shape.choices)
+    _of(str, words, value, path)
+    if value not in shape.choices:
+        raise MismatchError(path, f"expected {words}")
+    return value
+
+
+def _number(shape: Number, value: Any, path: str) -> Any:
+    words = "an integer" if shape.whole else "a number"
+    if shape.minimum is not None:
+        words += f" of at least {shape.minimum}"
+    if type(value) is not int and (shape.whole or type(value) is not float):
+        raise MismatchError(path, f"expected {words}, not {json_name(value)}")
+    if shape.minimum is not None and value < shape.minimum:
+        raise MismatchError(path, f"expected {words}")
+    return value
+
+
+def _table(shape: Table, value: Any, path: str, unknown: list[str]) -> dict[str, Any]:
+    clean: dict[str, Any] = {}
+    for key, item in _of(dict, "an object", value, path).items():
+        if item is None:
+            continue
+        known = shape.keys.get(key)
+        if known is None:
+            unknown.append(step_into(path, key))
+            clean[key] = item
+        else:
+            clean[key] = checked(known, item, step_into(path, key), unknown)
+    return clean
+
+
+def json_schema(shape: Shape) -> dict[str, Any]:
+    """The same shape as a JSON schema (draft 2020-12)."""
+    about: dict[str, Any] = {"description": shape.about}
+    match shape:
+        case Text():
+            choices = {"enum": list(shape.choices)} if shape.choices else {}
+            return {"type": "string", **choices, **about}
+        case Number():
+            bound = {} if shape.minimum is None else {"minimum": shape.minimum}
+            return {"type": "integer" if shape.whole else "number", **bound, **about}
+        case Flag():
+            return {"type": "boolean", **about}
+        case Anything():
+            return {"type": "object", **about}
+        case ListOf():
+            return {"type": "array", "items": json_schema(shape.item), **about}
+        case MapOf():
+            return {"type": "object", "additionalProperties": json_schema(shape.value), **about}
+        case Table():
+            keys = {name: json_schema(key) for name, key in shape.keys.items()}
+            return {"type": "object", "properties": keys, **about}

@@ -1,0 +1,97 @@
+"""Which keys of a configuration file count when its directory is not trusted (contract 7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from crush_trio import limits
+from crush_trio.config.paths import is_inside
+from crush_trio.config.shapes import quoted, step_into
+
+_TOP: Final = frozenset({"$schema", "models", "tools"})
+_OPTIONS: Final = frozenset(
+    {
+        "context_paths",
+        "disabled_tools",
+        "disable_auto_summarize",
+        "attribution",
+        "initialize_as",
+        "progress",
+        "tui",
+    }
+)
+
+
+def split(
+    document: dict[str, Any], workspace: Path, below: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The part of an untrusted file that counts, and the paths of what is inert.
+
+    Wrong types in the part that counts are left for validation; the inert part is never looked
+    into.
+
+    Args:
+        document: A parsed file of the workspace.
+        workspace: Its directory; named paths must stay inside.
+        below: The configuration that the file is laid over.
+    """
+    inert: list[str] = []
+    counted = {key: value for key, value in document.items() if key in _TOP}
+    inert += [_name(key) for key in document if key not in _TOP and key != "options"]
+    if "models" in counted:
+        counted["models"] = _models(counted["models"], below, inert)
+    options = document.get("options")
+    if isinstance(options, dict):
+        kept = {key: value for key, value in options.items() if key in _OPTIONS}
+        inert += [f"options{_name(key, '.')}" for key in options if key not in _OPTIONS]
+        counted["options"] = _inside(kept, workspace, inert)
+    elif options is not None:
+        counted["options"] = options
+    return {key: counted[key] for key in document if key in counted}, tuple(inert)
+
+
+def _name(key: str, before: str = "") -> str:
+    path = step_into("", key)
+    return before + path[1:] if path.startswith(".") else path
+
+
+def _models(models: Any, below: dict[str, Any], inert: list[str]) -> Any:
+    """Without slots that would play a script: only the command line may name one (contract 9).
+
+    A script makes tool calls exactly as written, so a repository must not bring its own. That
+    holds too when the file only replaces the path of a script that the user has chosen.
+    """
+    if not isinstance(models, dict):
+        return models
+    chosen = below.get("models", {})
+    kept: dict[str, Any] = {}
+    for slot, selected in models.items():
+        provider = chosen.get(slot, {}).get("provider") if slot in chosen else None
+        if isinstance(selected, dict):
+            provider = selected.get("provider") or provider
+        if provider == "script":
+            inert.append(f"models{_name(slot, '.')}")
+        else:
+            kept[slot] = selected
+    return kept
+
+
+def _inside(options: dict[str, Any], workspace: Path, inert: list[str]) -> dict[str, Any]:
+    """Without paths that lead out of the workspace."""
+    kept = dict(options)
+    paths = kept.get("context_paths")
+    if isinstance(paths, list):
+        kept["context_paths"] = []
+        for path in paths[: limits.CONFIG_PATHS]:
+            if isinstance(path, str) and not is_inside(workspace, path):
+                inert.append(f"options.context_paths {quoted(path)}")
+            else:
+                kept["context_paths"].append(path)
+        if len(paths) > limits.CONFIG_PATHS:
+            inert.append(f"options.context_paths after the first {limits.CONFIG_PATHS}")
+    target = kept.get("initialize_as")
+    if isinstance(target, str) and not is_inside(workspace, target):
+        del kept["initialize_as"]
+        inert.append("options.initialize_as")
+    return kept
