@@ -1,0 +1,227 @@
+"""The tool processes of one run: started, listened to, and all ended with it (G10)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import trio
+
+from crush_trio.agent.ports import ShellResult
+from crush_trio.limits import KILL_TOTAL_S, OUTPUT_CHUNK_BYTES, OUTPUT_DRAIN_BYTES
+from crush_trio.protocol.runs import LeftProcess, ProcessReport
+from crush_trio.tools import process_table
+from crush_trio.tools.capture import StreamCapture
+from crush_trio.tools.launched import Launched
+from crush_trio.tools.spill import CallSpill, SpillArea
+
+Live = tuple[LeftProcess, ...]
+
+
+def shell() -> str:
+    """The shell that runs commands: bash where there is one, else ``/bin/sh``."""
+    return shutil.which("bash", path="/bin:/usr/bin:/usr/local/bin") or "/bin/sh"
+
+
+class RunProcesses:
+    """Starts the commands of one run and answers for all of them; an `agent.ports.ProcessHost`.
+
+    It owns no task: what it holds between calls are file descriptors and the launchers at their
+    other ends. The run's owner calls `aclose` before the run's terminal event. If the server
+    dies first, the kernel closes the descriptors, which ends every tree (`tools.launcher`).
+
+    Args:
+        spill: Where output goes that does not fit into memory; shared by all runs.
+        on_live: Called with `live()` whenever it has changed, so that it can be recorded for
+            `tools.recorded.kill_recorded`. Must not wait.
+    """
+
+    def __init__(self, spill: SpillArea, on_live: Callable[[Live], None] | None = None) -> None:
+        self._spill = spill
+        self._on_live = on_live
+        self._launched: list[Launched] = []
+        self._started = 0
+        self._killed = 0
+        self._left: dict[int, LeftProcess] = {}
+        self._closed = False
+
+    def live(self) -> Live:
+        """The launchers that may still have something under them."""
+        return tuple(one.record for one in self._launched)
+
+    async def run_shell(
+        self,
+        command: str,
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float,
+        on_output: Callable[[str, str], None],
+        spill_name: str,
+    ) -> ShellResult:
+        """Run ``command`` with the shell until the shell exits; see `ShellResult`.
+
+        Processes it leaves in the background stay until `aclose`. Cancelled, it ends the
+        command's whole tree first (at most `KILL_TOTAL_S`).
+
+        Raises:
+            OSError: The command cannot be started.
+            trio.ClosedResourceError: The run has ended.
+        """
+        return await self.run_argv(
+            (shell(), "-c", command),
+            cwd=cwd,
+            env=env,
+            timeout_s=timeout_s,
+            on_output=on_output,
+            spill_name=spill_name,
+        )
+
+    async def run_argv(
+        self,
+        argv: tuple[str, ...],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float,
+        on_output: Callable[[str, str], None],
+        spill_name: str,
+    ) -> ShellResult:
+        """The same for one program without a shell."""
+        if self._closed:
+            raise trio.ClosedResourceError("this run has ended; nothing can be started in it")
+        began_ms = time.time_ns() // 1_000_000
+        call = _Call(on_output, CallSpill(self._spill, spill_name))
+        launched = await Launched.start(argv, cwd, env)
+        self._started += 1
+        self._launched.append(launched)
+        completed = False
+        try:
+            self._announce()
+            with trio.move_on_after(timeout_s) as limit:
+                await call.follow(launched)
+            if limit.cancelled_caught:
+                await self._end(launched)
+            else:
+                await self._let_be(launched)
+            result = await call.result(launched, limit.cancelled_caught, began_ms)
+            completed = True
+        finally:
+            if not completed:
+                await self._end(launched)
+                call.spill.discard()
+            launched.hand_over_output()
+        return result
+
+    async def _let_be(self, launched: Launched) -> None:
+        """The shell has exited: go on without its launcher, or leave it to `aclose`."""
+        launched.hand_over_output()
+        if launched.exit_code is None:  # the launcher was killed: its tree is not being watched
+            await self._end(launched)
+        elif launched.still_running == 0 and await launched.wait_gone():
+            self._settle(launched)
+
+    async def _end(self, launched: Launched) -> None:
+        await launched.end()
+        self._settle(launched)
+
+    def _settle(self, launched: Launched) -> None:
+        """Count what a launcher did and let go of it; the second time changes nothing."""
+        if launched in self._launched:
+            self._launched.remove(launched)
+            self._killed += launched.killed
+            self._left.update((one.pid, one) for one in launched.left)
+            launched.close()
+            self._announce()
+
+    def _announce(self) -> None:
+        if self._on_live is not None:
+            self._on_live(self.live())
+
+    async def aclose(self) -> ProcessReport:
+        """End every process that is left: TERM, 2 s, KILL. Shielded, bounded, idempotent.
+
+        Returns:
+            ``started`` counts the commands, ``killed`` the processes that had to be ended,
+            ``left`` names those that are alive all the same.
+        """
+        self._closed = True
+        with trio.move_on_after(KILL_TOTAL_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for launched in self._launched:
+                    nursery.start_soon(self._end, launched)
+        self._left |= {one.pid: one for one in self.live()}
+        left = process_table.still_there(self._left.values())
+        return ProcessReport(started=self._started, killed=self._killed, left=left)
+
+
+class _Call:
+    """One command's output on its way into memory, to subscribers, and into a file."""
+
+    def __init__(self, on_output: Callable[[str, str], None], spill: CallSpill) -> None:
+        self.spill = spill
+        self._out = StreamCapture("stdout", on_output)
+        self._err = StreamCapture("stderr", on_output)
+        self._spilling = trio.Lock()  # a `CallSpill` takes one piece at a time
+
+    async def follow(self, launched: Launched) -> None:
+        """Read both pipes until the shell has exited, then what they hold at that moment."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read, launched.stdout, self._out)
+            nursery.start_soon(self._read, launched.stderr, self._err)
+            await launched.wait_shell()
+            nursery.cancel_scope.cancel()
+        await self._drain(launched)
+
+    async def _read(self, fd: int, stream: StreamCapture) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            if not await self._read_piece(fd, stream):
+                return
+
+    async def _read_piece(self, fd: int, stream: StreamCapture) -> int:
+        """Take what the pipe holds now, if anything; how many bytes that was."""
+        try:
+            data = os.read(fd, OUTPUT_CHUNK_BYTES)
+        except BlockingIOError:
+            return 0
+        stream.feed(data)
+        with trio.CancelScope(shield=True):  # bound: one write; else a read piece would be lost
+            async with self._spilling:
+                if self.spill.wants_thread(len(data)):
+                    await trio.to_thread.run_sync(self.spill.feed, data)
+                else:
+                    self.spill.feed(data)
+        return len(data)
+
+    async def _drain(self, launched: Launched) -> None:
+        """Read what lies in the pipes. A background process may write for ever: hence a bound."""
+        for fd, stream in ((launched.stdout, self._out), (launched.stderr, self._err)):
+            if fd < 0:
+                continue
+            end = stream.total + OUTPUT_DRAIN_BYTES
+            while stream.total < end and await self._read_piece(fd, stream):
+                await trio.lowlevel.checkpoint()
+
+    async def result(self, launched: Launched, timed_out: bool, began_ms: int) -> ShellResult:
+        """What the call comes to, after its shell or its tree has ended."""
+        stdout, stderr = self._out.finish(), self._err.finish()
+        if launched.exit_code is None and not timed_out:
+            stderr += "\nthe process that watched over this command was killed"
+        path = await trio.to_thread.run_sync(self.spill.finish)
+        code = 137 if launched.exit_code is None else launched.exit_code
+        return ShellResult(
+            exit_code=None if timed_out else code,
+            stdout=stdout,
+            stderr=stderr,
+            stdout_dropped=self._out.kept.dropped,
+            stderr_dropped=self._err.kept.dropped,
+            timed_out=timed_out,
+            spill_path=path,
+            still_running=0 if timed_out else launched.still_running,
+            started_ms=began_ms,
+            ended_ms=time.time_ns() // 1_000_000,
+        )

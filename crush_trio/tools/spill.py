@@ -1,0 +1,226 @@
+"""Files for tool output that is too large for memory: bounded each and in all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import threading
+from pathlib import Path
+from typing import IO
+
+from crush_trio.limits import (
+    SPILL_CALL_BYTES,
+    SPILL_FILES_PER_CALL_NAME,
+    SPILL_TOTAL_BYTES,
+    TOOL_OUTPUT_MEMORY_BYTES,
+)
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_COPY_BYTES = 1024 * 1024
+
+
+class SpillArea:
+    """One directory of spill files and the count of their bytes; one per server.
+
+    Nothing is created before the first output that needs it. What exists already counts.
+
+    Args:
+        directory: Where the files go; created 0700. The area owns everything in it.
+        total_bytes: Bound on all files together; beyond it nothing more is spilled.
+        call_bytes: Bound on the output kept of one call.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        total_bytes: int = SPILL_TOTAL_BYTES,
+        call_bytes: int = SPILL_CALL_BYTES,
+    ) -> None:
+        self.directory = directory
+        self.call_bytes = call_bytes
+        self._total = total_bytes
+        self._used: int | None = None
+        self._lock = threading.Lock()  # guards `_used`: calls of all runs spill in worker threads
+
+    def open(self, name: str) -> tuple[Path, IO[bytes]] | None:
+        """A new file 0600 whose name begins with ``name``; ``None`` if there is no room.
+
+        Raises:
+            OSError: The directory cannot be used, or the disk is full.
+        """
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._lock:
+            if self._used is None:
+                with os.scandir(self.directory) as entries:
+                    self._used = sum(e.stat().st_size for e in entries if e.is_file())
+            full = self._used >= self._total
+        stem = _UNSAFE.sub("_", name)[:100].lstrip(".") or "output"
+        if full:
+            return None
+        for number in range(SPILL_FILES_PER_CALL_NAME):
+            path = self.directory / (f"{stem}.txt" if number == 0 else f"{stem}-{number}.txt")
+            with contextlib.suppress(FileExistsError):  # then the next number
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                return path, os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
+        return None
+
+    def take(self, wanted: int) -> int:
+        """Reserve up to ``wanted`` bytes; how many were granted."""
+        with self._lock:
+            used = self._used or 0
+            granted = max(0, min(wanted, self._total - used))
+            self._used = used + granted
+            return granted
+
+    def give_back(self, size: int) -> None:
+        """Bytes that are no longer on the disk."""
+        with self._lock:
+            if self._used is not None:
+                self._used = max(0, self._used - size)
+
+    def remove(self, path: Path) -> None:
+        """Delete one of the area's files; one that is gone already is fine."""
+        with contextlib.suppress(FileNotFoundError):
+            size = path.stat().st_size
+            path.unlink()
+            self.give_back(size)
+
+
+class CallSpill:
+    """The whole output of one call, both streams as they came, once it outgrows memory.
+
+    Until then the pieces wait here. Beyond the area's bound per call the file keeps the first
+    half, and of the rest the last half, in a ring; what falls between is counted.
+    Its methods block on the disk and are called in a worker thread, one at a time. A disk that
+    fails ends the spilling, not the command.
+    """
+
+    def __init__(self, area: SpillArea, name: str) -> None:
+        self._area = area
+        self._name = name
+        self._waiting: list[bytes] = []
+        self._seen = 0
+        self._path: Path | None = None
+        self._file: IO[bytes] | None = None
+        self._ring: IO[bytes] | None = None
+        self._half = area.call_bytes // 2
+        self._head_bytes = 0
+        self._ring_bytes = 0  # ever written to the ring
+        self._taken = 0
+        self._stopped = False
+
+    def wants_thread(self, size: int) -> bool:
+        """Whether taking ``size`` more bytes touches the disk."""
+        return not self._stopped and self._seen + size > TOOL_OUTPUT_MEMORY_BYTES
+
+    def feed(self, data: bytes) -> None:
+        """Take more output."""
+        if self._stopped:
+            return
+        self._seen += len(data)
+        if self._file is None:
+            self._waiting.append(data)
+            if self._seen <= TOOL_OUTPUT_MEMORY_BYTES:
+                return
+        try:
+            if self._file is None:
+                self._begin()
+            else:
+                self._write(data)
+        except OSError:
+            self.discard()
+
+    def _begin(self) -> None:
+        opened = self._area.open(self._name)
+        if opened is None:
+            self._stopped = True
+            self._waiting.clear()
+            return
+        self._path, self._file = opened
+        waiting, self._waiting = self._waiting, []
+        for data in waiting:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        assert self._file is not None
+        part = data[: self._half - self._head_bytes]
+        if part:
+            granted = part[: self._grant(len(part))]
+            _write_all(self._file, granted)
+            self._head_bytes += len(granted)
+            if len(granted) < len(part):
+                self._half = self._head_bytes  # the area is full: the file ends here
+                return
+        self._write_ring(data[len(part) :])
+
+    def _write_ring(self, data: bytes) -> None:
+        while data and self._half:
+            if self._ring is None:
+                self._ring = tempfile.TemporaryFile(dir=self._area.directory, buffering=0)
+            at = self._ring_bytes % self._half
+            part = data[: self._half - at]
+            if self._ring_bytes < self._half and self._grant(len(part)) < len(part):
+                self._stopped = True
+                return
+            self._ring.seek(at)
+            _write_all(self._ring, part)
+            self._ring_bytes += len(part)
+            data = data[len(part) :]
+
+    def _grant(self, size: int) -> int:
+        granted = self._area.take(size)
+        self._taken += granted
+        return granted
+
+    def finish(self) -> str | None:
+        """Complete the file and return its path; ``None`` if nothing was spilled."""
+        self._waiting.clear()
+        if self._file is None or self._path is None:
+            return None
+        try:
+            if self._ring is not None:
+                self._append_ring(self._file, self._ring)
+        except OSError:
+            self.discard()
+            return None
+        self._close()
+        return str(self._path)
+
+    def _append_ring(self, file: IO[bytes], ring: IO[bytes]) -> None:
+        at = self._ring_bytes % self._half
+        spans = [(0, self._ring_bytes)]
+        if self._ring_bytes > self._half:
+            gap = self._ring_bytes - self._half
+            _write_all(file, f"\n... [{gap} bytes dropped] ...\n".encode())
+            spans = [(at, self._half), (0, at)]
+        for start, end in spans:
+            ring.seek(start)
+            while start < end and (piece := ring.read(min(_COPY_BYTES, end - start))):
+                _write_all(file, piece)
+                start += len(piece)
+
+    def _close(self) -> None:
+        for file in (self._file, self._ring):
+            if file is not None:
+                file.close()
+        self._file = self._ring = None
+        self._stopped = True
+
+    def discard(self) -> None:
+        """Forget everything: the file goes, and nothing more is spilled."""
+        self._waiting.clear()
+        self._close()
+        if self._path is not None:
+            with contextlib.suppress(OSError):  # it then counts until the next start
+                self._path.unlink(missing_ok=True)
+                self._area.give_back(self._taken)
+            self._path = None
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
