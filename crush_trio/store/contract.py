@@ -93,7 +93,8 @@ class Selection:
 
         An event without a session concerns the whole workspace and passes a session filter.
         """
-        if self.kinds is not None and kind not in self.kinds:
+        named = "message" if kind == "message_delta" else kind
+        if self.kinds is not None and not {kind, named} & self.kinds:
             return False
         return self.session_id is None or not session_ids or self.session_id in session_ids
 
@@ -110,6 +111,14 @@ class SnapshotRows:
 
 class DuplicateRunError(Exception):
     """The run id is taken; the store's schema says so (G3). Undoes the whole commit."""
+
+
+class ConstraintError(Exception):
+    """A commit broke a rule of the schema; it is undone as a whole.
+
+    For example a second ``run_complete`` of a run (G1), a message of an unknown session, a
+    session of an unknown workspace, two workspaces of one path. A bug of the caller.
+    """
 
 
 class Transaction(Protocol):
@@ -141,7 +150,11 @@ class Transaction(Protocol):
         session_id: SessionId | None = None,
         run_id: RunId | None = None,
     ) -> int:
-        """Append an event; returns its ``seq``. One ``run_complete`` per run, by the schema."""
+        """Append an event; returns its ``seq``.
+
+        Raises:
+            ConstraintError: A second ``run_complete`` of this run.
+        """
         ...
 
     def put_workspace(self, row: WorkspaceRow) -> None:
@@ -149,7 +162,10 @@ class Transaction(Protocol):
         ...
 
     def remove_workspace(self) -> None:
-        """Delete everything of this workspace, its events too (purge)."""
+        """Delete everything of this workspace, its events too (purge).
+
+        Its counters stay, so that no sequence number is ever given twice.
+        """
         ...
 
     def session(self, session_id: SessionId) -> Session | None:
@@ -167,7 +183,8 @@ class Transaction(Protocol):
     def remove_session(self, session_id: SessionId) -> None:
         """Delete a session with its messages, files, read marks and events.
 
-        Its run rows stay as tombstones: ``deleted`` set, prompt and text removed.
+        Its run rows stay as tombstones: ``deleted`` set, prompt and text removed. Events that
+        this same commit emitted stay too, so ``session/deleted`` may come before or after.
         """
         ...
 
@@ -211,7 +228,11 @@ class Transaction(Protocol):
 
 
 Commit = Callable[[Transaction], T]
-"""The body of a commit. May raise: then only its own changes are undone (contract 3)."""
+"""The body of a commit. May raise: then only its own changes are undone (contract 3).
+
+Called once, maybe in another thread: it only reads what it was given, and what it works out
+travels back as its value.
+"""
 
 
 @attrs.frozen
@@ -253,12 +274,27 @@ class Store(Protocol):
         """Names one unbroken numbering of events (contract 4)."""
         ...
 
-    def commit_nowait(self, workspace_id: WorkspaceId, commit: Commit[T]) -> Ticket[T]:
+    def commit_nowait(
+        self, workspace_id: WorkspaceId, commit: Commit[T], *, relaxed: bool = False
+    ) -> Ticket[T]:
         """Queue a commit behind all earlier ones, without waiting. It is never withdrawn.
+
+        ``relaxed`` is for checkpoints of open text: such a commit is safe against the death of
+        this process but need not be synced to the disk before it counts (contract 5).
 
         Raises:
             StoreError: ``overloaded`` when `limits.WRITER_QUEUE_MAX` commits wait, or
                 ``store_failed`` after a failed write; nothing was queued.
+        """
+        ...
+
+    def check_room(self) -> None:
+        """Whether a `commit_nowait` in the same step would be taken.
+
+        Lets a caller change its own state first and then queue the commit that records it.
+
+        Raises:
+            StoreError: As `commit_nowait`.
         """
         ...
 
@@ -344,8 +380,8 @@ class EventPage:
     """A page of events.
 
     ``scanned`` is the cursor up to which everything was looked at (a page may be short because
-    the filter dropped events). ``oldest`` is the oldest seq still kept (0 if none): a cursor
-    below ``oldest - 1`` cannot be served.
+    the filter dropped events). ``oldest`` is the seq from which on retention has removed nothing
+    (1 at first, ``last_seq + 1`` if all is gone): a cursor below ``oldest - 1`` cannot be served.
     """
 
     events: tuple[StoredEvent, ...]

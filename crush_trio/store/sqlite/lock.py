@@ -1,0 +1,100 @@
+"""One process per data directory: a file lock that also says who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from crush_trio.protocol.errors import StoreError
+
+LOCK_NAME = "lock"
+
+
+@attrs.frozen
+class Holder:
+    """Who holds (or last held) a data directory. ``opens`` counts how often it was opened."""
+
+    pid: int = 0
+    started_ms: int = 0
+    url: str = ""
+    opens: int = 0
+
+
+class DirectoryLock:
+    """The lock of a data directory, from `take` until `release` or the death of the process."""
+
+    def __init__(self, fd: int, directory: Path, previous: Holder | None) -> None:
+        self._fd = fd
+        self._directory = directory
+        self.previous = previous
+        """What the file said before; ``None`` if there was no such file."""
+        self._holder = Holder(os.getpid(), time.time_ns() // 1_000_000)
+
+    @classmethod
+    def take(cls, directory: Path) -> DirectoryLock:
+        """Lock the directory, without waiting.
+
+        Raises:
+            StoreError: ``data_dir_in_use`` names the holder; ``store_unwritable``.
+        """
+        path = directory / LOCK_NAME
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as exc:
+            raise StoreError(
+                "store_unwritable",
+                f"the data directory {directory} cannot be written: {exc.strerror}; "
+                "choose another with --data-dir",
+            ) from exc
+        previous = _read(fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            os.close(fd)
+            raise StoreError("data_dir_in_use", _in_use(directory, previous)) from exc
+        return cls(fd, directory, _read(fd))
+
+    def note(self, *, url: str | None = None, opens: int | None = None) -> None:
+        """Write who holds the directory, for whoever finds it locked."""
+        holder = self._holder
+        self._holder = attrs.evolve(
+            holder,
+            url=holder.url if url is None else url,
+            opens=holder.opens if opens is None else opens,
+        )
+        text = json.dumps(attrs.asdict(self._holder)).encode() + b"\n"
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
+
+    def release(self) -> None:
+        """Unlock. The file stays: removing it would let two processes lock two files."""
+        os.close(self._fd)
+
+
+def _read(fd: int) -> Holder | None:
+    text = os.pread(fd, 4096, 0)
+    try:
+        value: Any = json.loads(text)
+        return Holder(
+            int(value["pid"]), int(value["started_ms"]), str(value["url"]), int(value["opens"])
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _in_use(directory: Path, holder: Holder | None) -> str:
+    sentence = f"the data directory {directory} is in use by crush-trio"
+    if holder is None:
+        return f"{sentence}; stop it, or choose another with --data-dir"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.started_ms / 1000))
+    where = f" on {holder.url}" if holder.url else ""
+    return (
+        f"{sentence} pid {holder.pid}{where}, since {since}; "
+        "stop it, or choose another with --data-dir"
+    )
