@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,11 +68,14 @@ def test_a_file_that_becomes_a_fifo_between_look_and_open_is_refused_without_wai
     real = os.stat
     seen: list[str] = []
 
-    def swap(target: Path) -> os.stat_result:
-        result = real(target)
-        os.unlink(target)
-        os.mkfifo(target)
-        seen.append(str(target))
+    def swap(target: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        # The patch is seen by the whole process, so pytest's own files pass through here too:
+        # only the test's file may be replaced, and only once.
+        result = real(target, *args, **kwargs)
+        if target == path and not seen:
+            seen.append(str(target))
+            os.unlink(target)
+            os.mkfifo(target)
         return result
 
     monkeypatch.setattr("crush_trio.config.document.os.stat", swap)
