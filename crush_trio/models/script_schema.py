@@ -229,9 +229,8 @@ def schema_text() -> str:
 
 def _read_regular(path: Path) -> bytes:
     # Without O_NONBLOCK opening a named pipe would wait for a writer, for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DecodeError("it is not a regular file")
         raw = file.read(limits.SCRIPT_FILE_BYTES + 1)
     if len(raw) > limits.SCRIPT_FILE_BYTES:

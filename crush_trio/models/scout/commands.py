@@ -75,7 +75,8 @@ _TABLE: Final[tuple[tuple[str, Callable[[dict[str, str]], Plan]], ...]] = (
     ),
     (
         r"(?:find|search|look|locate|where(?: is|'s|’s| are))(?: for)?(?: all| every)?(?: the)? "
-        r"<USES><KIND>(?:(?:named|called) )?(?:<QUOTED>|(?P<plain>\S+?(?: \S+?){0,3}))<DEFINED><IN>",
+        r"<USES><KIND>(?:(?:named|called) )?(?:<QUOTED>|(?P<plain>\S+?(?: \S+?){0,3}?))"
+        r"<DEFINED><IN>",
         lambda said: search.find(said.get("quoted") or said["plain"], said.get("path", ".")),
     ),
     (r"help|what can you do", lambda said: _commands()),
