@@ -1,0 +1,1 @@
+"""The tests; `tests/<layer>/` mirrors `crush_trio/<layer>/`."""
