@@ -51,10 +51,7 @@ def _read(path: Path) -> bytes | None:
     try:
         # Looked at before it is opened: opening a device may already do something.
         _must_be_regular(os.stat(path).st_mode, path)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        with os.fdopen(descriptor, "rb") as file:
-            _must_be_regular(os.fstat(descriptor).st_mode, path)
-            raw = file.read(limits.CONFIG_FILE_BYTES + 1)
+        raw = contents(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
@@ -62,6 +59,21 @@ def _read(path: Path) -> bytes | None:
     if len(raw) > limits.CONFIG_FILE_BYTES:
         raise ConfigError(f"{path}: larger than {limits.CONFIG_FILE_BYTES} bytes.")
     return raw
+
+
+def contents(path: Path) -> bytes:
+    """At most one byte more than `limits.CONFIG_FILE_BYTES`, whatever ``path`` has become.
+
+    Never waits: not for the other end of a FIFO that took the file's place after a first look.
+
+    Raises:
+        ConfigError: Not a regular file.
+        OSError: It cannot be opened or read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        _must_be_regular(os.fstat(descriptor).st_mode, path)
+        return file.read(limits.CONFIG_FILE_BYTES + 1)
 
 
 def _must_be_regular(mode: int, path: Path) -> None:
