@@ -72,7 +72,8 @@ def messages(
     conn: sqlite3.Connection, session_id: SessionId, limit: int | None, before: MessageId | None
 ) -> tuple[Message, ...]:
     """The newest messages, in order; none if there is no message ``before``."""
-    where, values = "m.session_id = ?", [session_id]
+    where = "m.session_id = ?"
+    values: list[str] = [session_id]
     if before is not None:
         where += (
             " AND (m.accept_seq, m.ordinal, m.n) < (SELECT b.accept_seq, b.ordinal, b.n"
@@ -219,7 +220,8 @@ def snapshot(
     before: MessageId | None,
 ) -> SnapshotRows:
     """Sessions, messages and open runs (sub-sessions' too) as of one event."""
-    chosen, values = "s.workspace_id = ?", [workspace_id]
+    chosen = "s.workspace_id = ?"
+    values: list[str] = [workspace_id]
     of_runs = "workspace_id = ? AND state <> 'finished'"
     if session_id is not None:
         chosen += " AND s.id = ?"
