@@ -217,6 +217,7 @@ def _make_converter() -> cattrs.Converter:
     made.register_structure_hook_factory(attrs.has, _class_hook)
 
     made.register_unstructure_hook(float, _float_to_json)
+    made.register_unstructure_hook(StrEnum, lambda member: member.value)
     made.register_unstructure_hook_factory(_is_list, _list_to_json)
     made.register_unstructure_hook_func(lambda target: target == m.Part, _part_to_json)
     made.register_unstructure_hook_func(_is_mapping, _as_it_is)
