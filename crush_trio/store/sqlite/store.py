@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.runs import RunRecord
 from crush_trio.protocol.sessions import FileVersion, Session
+from crush_trio.store.clock import wall_clock_ms
 from crush_trio.store.contract import (
     Commit,
     EventPage,
@@ -36,11 +36,6 @@ from crush_trio.store.sqlite.writer import Writer
 from crush_trio.store.ticket import PendingCommit
 
 T = TypeVar("T")
-
-
-def wall_clock_ms() -> int:
-    """Unix milliseconds now."""
-    return time.time_ns() // 1_000_000
 
 
 class SqliteStore:
