@@ -99,11 +99,14 @@ SAFE_GIT_TIMEOUT_S = 30.0  # a git command that needed no permission; then it is
 VIEW_SCAN_BYTES = 256 * 1024 * 1024  # read to reach `offset`; beyond it the call says so
 VIEW_IMAGE_BYTES = 5 * 1024 * 1024  # a larger image is not shown to the model
 LS_TIMEOUT_S = 10.0  # then what was found so far is shown, marked as truncated
+TREE_SUMMARY_FILES = 100_000  # counted by ls of all levels; then it says it is not complete
+TREE_SUMMARY_S = 3.0  # the same bound by time
+TREE_SUMMARY_ROWS = 30  # extensions, directories and largest files it names; the rest is left out
 LS_DEPTH = 50  # directories deeper than this are not entered by ls, glob and grep
 SEARCH_FILE_BYTES = 8 * 1024 * 1024  # grep skips larger files
 SEARCH_MEMORY_BYTES = 2 * 1024 * 1024 * 1024  # address space of our own search process
 IGNORE_FILE_BYTES = 256 * 1024  # of one .gitignore; a larger one is not applied
-DIFF_LINES = 20_000  # a larger change is described by its counts, without a diff
+DIFF_LINES = 4_000  # a larger change is described by its counts, without a diff
 
 # --- client -------------------------------------------------------------------------------
 CONNECT_TIMEOUT_S = 5.0  # to a server that should be there
@@ -166,3 +169,7 @@ ACCESS_LOG_BYTES = 8 * 1024 * 1024  # one access log file; then it is rotated
 ACCESS_LOG_FILES = 4  # rotated files kept; the oldest goes
 ANCESTORS_MAX = 512  # steps from a peer process to the first one; beyond it the request is refused
 DISK_FULL_RETRY_S = 1.0  # a terminal commit on a full disk is tried again this often, until it fits
+SNAPSHOT_MESSAGES_MAX = 2_000  # messages of one snapshot; a larger `messages` is 400
+IDLE_LOOK_S = 5.0  # an auto-started server with something to do looks again this much later
+SERVER_LOG_BYTES = 8 * 1024 * 1024  # server.log is rotated at this size
+SERVER_LOG_FILES = 3  # rotated files kept

@@ -1,0 +1,104 @@
+"""Writing to stdout and stderr: whole, flushed, and without ever holding up the event loop."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from typing import Any
+
+from crush_trio.cli.sanitize import for_terminal
+
+_PIPE_CHUNK = select.PIPE_BUF  # a pipe that polls as writable takes this much without blocking
+
+
+class StdoutClosed(Exception):
+    """Whoever read our stdout has gone; the command ends with exit code 141."""
+
+
+def stdout_is_terminal() -> bool:
+    """Whether a person looks at our answer."""
+    return os.isatty(1)
+
+
+def stderr_is_terminal() -> bool:
+    """Whether a person looks at our progress."""
+    return os.isatty(2)
+
+
+def say(text: str) -> None:
+    """Write ``text`` and a newline to stdout; harmless if that is a terminal.
+
+    Raises:
+        StdoutClosed: Nobody reads it any more.
+    """
+    if stdout_is_terminal():
+        text = for_terminal(text)
+    try:
+        _write_all((text + "\n").encode("utf-8", "backslashreplace"))
+    except BrokenPipeError as exc:
+        raise StdoutClosed from exc
+
+
+def _write_all(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def warn(text: str) -> None:
+    """Write one line to stderr, ``crush-trio: `` in front; a closed stderr is nobody's loss."""
+    line = for_terminal(text) if stderr_is_terminal() else text
+    note(f"crush-trio: {line}")
+
+
+def note(text: str) -> None:
+    """Write one line to stderr as it is; a closed stderr is nobody's loss."""
+    try:
+        os.write(2, (text + "\n").encode("utf-8", "backslashreplace"))
+    except OSError:
+        return
+
+
+async def write_stdout(data: bytes) -> None:
+    """Write all of ``data``; a reader that does not read keeps waiting this task alone.
+
+    Raises:
+        StdoutClosed: Nobody reads it any more.
+    """
+    import trio
+
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    view = memoryview(data)
+    while view:
+        if not poll.poll(0):
+            await trio.lowlevel.wait_writable(1)
+        try:
+            view = view[os.write(1, view[:_PIPE_CHUNK]) :]
+        except BrokenPipeError as exc:
+            raise StdoutClosed from exc
+
+
+async def write_lines(items: list[Any]) -> None:
+    """Write each of ``items`` as one line of JSON; see `write_stdout`."""
+    import orjson
+
+    if items:
+        await write_stdout(b"".join(orjson.dumps(item) + b"\n" for item in items))
+
+
+def keep_standard_streams_open() -> None:
+    """Put ``/dev/null`` where stdin, stdout or stderr is closed.
+
+    Otherwise the next socket would get its number, and our answer would go there.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115

@@ -1,0 +1,75 @@
+"""What a run is doing, on stderr: a status line and one line per tool call, for people only."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from crush_trio.cli.output import note, stderr_is_terminal
+from crush_trio.cli.render import ToolLines, status_text
+from crush_trio.client.shapes import JsonObject, child
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+_LINE_CHARS = 100
+
+
+class Progress:
+    """Shows itself on a terminal unless ``quiet``; with ``verbose`` tool lines go anywhere.
+
+    The status line needs `rich`, which is imported only when it is really shown.
+    """
+
+    def __init__(self, quiet: bool, verbose: bool, color: bool) -> None:
+        self._lines = verbose or (stderr_is_terminal() and not quiet)
+        self._spin = stderr_is_terminal() and not quiet
+        self._color = color
+        self._tools = ToolLines(_LINE_CHARS)
+        self._record: JsonObject = {}
+        self._began = 0.0
+        self._status: Status | None = None
+
+    def __enter__(self) -> Progress:
+        self._began = time.monotonic()
+        if self._spin:
+            from rich.console import Console
+            from rich.status import Status
+
+            console = Console(stderr=True, no_color=not self._color, highlight=False)
+            self._status = Status(self._text(), console=console)
+            self._status.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def take(self, frame: JsonObject) -> None:
+        """Show what ``frame`` changes."""
+        if not self._lines:
+            return
+        if frame.get("type") == "run":
+            self._record = child(child(frame, "payload"), "payload")
+        for line in self._tools.take(frame):
+            self._print(line)
+        if self._status is not None:
+            self._status.update(self._text())
+
+    def _print(self, line: str) -> None:
+        if self._status is None:
+            note(line)
+            return
+        with contextlib.suppress(OSError):  # a terminal that went away is nobody's loss
+            self._status.console.print(line, markup=False, style="dim", soft_wrap=True)
+
+    def _text(self) -> str:
+        return status_text(self._record, self._tools.running, time.monotonic() - self._began)

@@ -1,0 +1,311 @@
+"""``crush-trio run`` at work: follow, submit, stay until the end, and say how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import trio
+
+from crush_trio.cli import exit_codes
+from crush_trio.cli.group import code_of
+from crush_trio.cli.interrupts import Interrupts
+from crush_trio.cli.link import Link, linked
+from crush_trio.cli.output import StdoutClosed, say, warn, write_lines
+from crush_trio.cli.progress import Progress
+from crush_trio.cli.render import failure_sentence
+from crush_trio.cli.result import error_object, result_line, start_line
+from crush_trio.cli.run import RunOptions
+from crush_trio.cli.run_watch import RunWatch
+from crush_trio.client.autostart import wait_gone
+from crush_trio.client.errors import BadUsage, Misconfigured, ServerRefused, Unreachable
+from crush_trio.client.follow import Follow, Subscription, backoff, follow
+from crush_trio.client.shapes import JsonObject, child, required, text
+from crush_trio.limits import CANCEL_FOLLOW_S, CLIENT_CANCEL_REQUEST_S
+from crush_trio.protocol.errors import CrushError
+
+T = TypeVar("T")
+SESSION_TITLE = "non-interactive"
+_LEAVING = frozenset({"server_stopping", "workspace_closing"})
+
+
+async def run_prompt(options: RunOptions) -> int:
+    """Carry out ``run``; the exit code. Every expected failure has been told by then."""
+    running = _Running(options)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(running.interrupts.listen)
+        code = await running.go()
+        nursery.cancel_scope.cancel()
+    return code
+
+
+class _Running:
+    """One ``run`` command, from its flags to its last line."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self.options = options
+        self.interrupts = Interrupts(self._interrupted)
+        self._scope = trio.CancelScope()
+        self._watch = RunWatch(options.run_id)
+        self._progress = Progress(options.quiet, options.verbose, options.color)
+        self._link: Link | None = None
+        self._workspace: str | None = None
+        self._session: str | None = None
+        self._receipt: JsonObject = {}
+        self._submitting = False
+        self._started = False
+        self._cancel_told = False
+
+    async def go(self) -> int:
+        try:
+            return await self._to_the_end()
+        except StdoutClosed:
+            self._say_where_it_is("nobody reads stdout any more")
+            return exit_codes.STDOUT_CLOSED
+        except CrushError as exc:
+            return await self._finish_in_error(exc)
+
+    async def _to_the_end(self) -> int:
+        with self._scope:
+            async with linked(self.options.flags, quiet=self.options.quiet) as self._link:
+                await self._prepare(self._link)
+                if self.options.detach:
+                    await self._submit(self._link)
+                    return await self._detached()
+                async with follow(self._subscription(self._link)) as stream:
+                    await self._submit(self._link)
+                    with self._progress:
+                        record = await self._follow(self._link, stream)
+                if record is not None:
+                    return await self._finish(record)
+        return await self._left_early()
+
+    # --- before -------------------------------------------------------------------------
+
+    async def _prepare(self, link: Link) -> None:
+        workspace = await self._patiently(lambda: link.api.open_workspace(self.options.cwd))
+        self._workspace = required(workspace, "id", "the workspace")
+        if self.options.require_model:
+            _check_model(workspace, self.options.body.get("model"))
+        self._session = await self._choose_session(link, self._workspace)
+
+    async def _choose_session(self, link: Link, workspace: str) -> str:
+        wanted = self.options.session
+        if wanted is None:
+            made = await link.api.create_session(workspace, SESSION_TITLE)
+            return required(made, "id", "the session")
+        if wanted != "latest":
+            found = await link.api.session(workspace, wanted)
+            return required(found, "id", "the session")
+        known = await link.api.sessions(workspace)
+        if not known:
+            raise BadUsage(f"there is no session in {self.options.cwd} yet: leave -c out")
+        return required(known[0], "id", "the session")
+
+    def _subscription(self, link: Link) -> Subscription:
+        workspace, session = self._workspace or "", self._session
+        return Subscription(
+            endpoint=link.target.endpoint,
+            token=link.target.token,
+            workspace=workspace,
+            session=session,
+            snapshot=lambda: link.api.snapshot(workspace, session),
+            revive=link.revive if link.autostart and link.target.data_dir else None,
+            reconnect_timeout=self.options.reconnect_timeout,
+        )
+
+    async def _submit(self, link: Link) -> None:
+        body = {
+            **self.options.body,
+            "run_id": self.options.run_id,
+            "session_id": self._session,
+            "prompt": self.options.prompt,
+        }
+        self._submitting = True
+        workspace = self._workspace or ""
+        self._receipt = await self._patiently(lambda: link.api.submit(workspace, body))
+        if self.interrupts.signum is not None:
+            await self._ask_to_cancel()  # the first request may have come before the run
+        await self._start_line()
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """``call`` until it is answered, across a server that is just leaving or has died.
+
+        Only a server of ours is found again; what was sent twice is harmless (G3).
+        """
+        deadline = trio.current_time() + self.options.reconnect_timeout
+        attempt = 0
+        while True:
+            try:
+                return await call()
+            except (ServerRefused, Unreachable) as exc:
+                link = self._link
+                leaving = isinstance(exc, Unreachable) or exc.code in _LEAVING
+                if link is None or not (leaving and link.autostart and link.target.data_dir):
+                    raise
+                pause = backoff(attempt, lambda: 1.0)
+                if trio.current_time() + pause > deadline:
+                    raise
+                if isinstance(exc, ServerRefused) and exc.code == "server_stopping":
+                    await wait_gone(link.http)
+                await trio.sleep(pause)
+                attempt += 1
+                await link.revive()
+
+    # --- during -------------------------------------------------------------------------
+
+    async def _follow(self, link: Link, stream: Follow) -> JsonObject | None:
+        """The record of the run that counts, or ``None`` when the patience of the caller ended."""
+        limit = self.options.wait_timeout
+        with trio.move_on_after(float("inf") if limit is None else limit):
+            while not self._watch.ended:
+                await self._take_batch(link, await stream.receive_batch())
+            return self._watch.record or await link.api.run(self._watch.current)
+        return None
+
+    async def _take_batch(self, link: Link, batch: list[JsonObject]) -> None:
+        shown = []
+        for frame in batch:
+            before = self._watch.current
+            if self._watch.take(frame):
+                shown.append(frame)
+                self._progress.take(frame)
+            if frame.get("type") == "resync" or self._watch.current != before:
+                self._watch.adopt(await link.api.run(self._watch.current))
+            if self._watch.ended:
+                break
+        if self.options.format == "stream-json":
+            await write_lines(shown)
+
+    async def _interrupted(self) -> None:
+        """The first Ctrl-C: cancel the run and follow it to its end, for a few seconds."""
+        if not self._submitting:
+            self._scope.cancel()
+            return
+        self._scope.deadline = trio.current_time() + CANCEL_FOLLOW_S
+        await self._ask_to_cancel()
+
+    async def _ask_to_cancel(self) -> None:
+        if self._link is None:
+            return
+        with trio.move_on_after(CLIENT_CANCEL_REQUEST_S):
+            try:
+                await self._link.api.cancel_run(self.options.run_id)
+                self._cancel_told = True
+            except CrushError:
+                # Not accepted yet (then it is asked again), or out of reach (then we say so).
+                self._cancel_told = False
+
+    # --- after --------------------------------------------------------------------------
+
+    async def _detached(self) -> int:
+        if self.options.format == "text":
+            say(self.options.run_id)
+        await self._result_line(None, exit_codes.COMPLETED, reason="detached")
+        return exit_codes.COMPLETED
+
+    async def _finish(self, record: JsonObject) -> int:
+        code = exit_codes.exit_code(record)
+        code = code if self.interrupts.exit_code is None else self.interrupts.exit_code
+        answer = text(record, "text")
+        self._write_last_message(answer)
+        if self.options.format == "text" and answer:
+            say(answer)
+        sentence = failure_sentence(record)
+        if sentence:
+            warn(sentence)
+        await self._result_line(record, code)
+        return code
+
+    async def _left_early(self) -> int:
+        """No record: interrupted, or ``--wait-timeout`` passed."""
+        code = self.interrupts.exit_code
+        if code is None:
+            self._say_where_it_is("it has not ended yet")
+            await self._result_line(None, exit_codes.WAIT_TIMEOUT, reason="wait_timeout")
+            return exit_codes.WAIT_TIMEOUT
+        if self._submitting:
+            told = "was asked to stop" if self._cancel_told else "could not be asked to stop"
+            self._say_where_it_is(f"it {told}")
+        await self._result_line(None, code, reason="interrupted")
+        return code
+
+    async def _finish_in_error(self, exc: CrushError) -> int:
+        code = self.interrupts.exit_code or code_of(exc)
+        refused = isinstance(exc, ServerRefused)
+        warn(str(exc))
+        if self._submitting and isinstance(exc, Unreachable):
+            self._say_where_it_is("its outcome is not known")
+        word = exc.code if isinstance(exc, ServerRefused) else _ERROR_WORDS.get(code, "failed")
+        error = error_object(
+            word, str(exc), retryable=isinstance(exc, ServerRefused) and exc.retryable
+        )
+        try:
+            await self._result_line(None, code, reason="refused" if refused else word, error=error)
+        except StdoutClosed:
+            return exit_codes.STDOUT_CLOSED
+        return code
+
+    def _say_where_it_is(self, what: str) -> None:
+        if self._submitting:
+            warn(f"{what}; for its end: crush-trio wait {self.options.run_id}")
+
+    def _write_last_message(self, answer: str) -> None:
+        if self.options.last_message is not None:
+            try:
+                with open(self.options.last_message, "w", encoding="utf-8") as file:
+                    file.write(answer)
+            except OSError as exc:
+                warn(f"{self.options.last_message} could not be written: {exc.strerror}")
+
+    async def _start_line(self) -> None:
+        if self.options.format == "stream-json" and not self._started:
+            self._started = True
+            line = start_line(
+                run_id=self.options.run_id,
+                session_id=self._session,
+                workspace_id=self._workspace,
+                receipt=self._receipt,
+                server=self._link.version if self._link is not None else {},
+            )
+            await write_lines([line])
+
+    async def _result_line(
+        self,
+        record: JsonObject | None,
+        code: int,
+        *,
+        reason: str | None = None,
+        error: dict[str, Any] | None = None,
+    ) -> None:
+        if self.options.format == "text":
+            return
+        await self._start_line()
+        line = result_line(
+            run_id=self.options.run_id,
+            session_id=self._session,
+            record=record,
+            exit_code=code,
+            steered_into=self._watch.steered_into,
+            reason=reason,
+            error=error,
+        )
+        await write_lines([line])
+
+
+_ERROR_WORDS = {
+    exit_codes.USAGE: "usage",
+    exit_codes.CONFIGURATION: "configuration",
+    exit_codes.UNREACHABLE: "unreachable",
+}
+
+
+def _check_model(workspace: JsonObject, wanted: str | None) -> None:
+    """Refuse to go on when only the built-in planner would answer."""
+    large = child(child(child(workspace, "config"), "models"), "large")
+    provider = wanted.partition("/")[0] if wanted else text(large, "provider")
+    if provider in ("", "offline"):
+        raise Misconfigured(
+            "no language model is configured: name one with -m, or set a provider's key "
+            "(for example OPENAI_API_KEY); see crush-trio models"
+        )

@@ -1,0 +1,125 @@
+"""Commands that ask the server one thing and print the answer: cancel, ps, stop and others."""
+
+from __future__ import annotations
+
+import time
+
+from crush_trio.cli import exit_codes
+from crush_trio.cli.link import linked, target_of
+from crush_trio.cli.options import ServerFlags
+from crush_trio.cli.output import say, warn, write_lines
+from crush_trio.cli.render import runs_table, seconds, table
+from crush_trio.cli.sanitize import one_line
+from crush_trio.cli.session_flow import find_session, workspace_id
+from crush_trio.client.api import Api
+from crush_trio.client.autostart import wait_gone
+from crush_trio.client.errors import Unreachable
+from crush_trio.client.http import open_http
+from crush_trio.client.shapes import child, children, text
+
+
+async def cancel(
+    flags: ServerFlags, run_id: str | None, session: str | None, cwd: str, as_json: bool
+) -> int:
+    """``cancel``: what it covered."""
+    async with linked(flags) as link:
+        if run_id is not None:
+            receipt = await link.api.cancel_run(run_id)
+        else:
+            workspace = await workspace_id(link, cwd)
+            found = await find_session(link, workspace, session or "")
+            receipt = await link.api.cancel_session(workspace, text(found, "id"))
+    if as_json:
+        await write_lines([receipt])
+        return 0
+    for covered in children(receipt, "runs"):
+        say(f"cancelled {text(covered, 'run_id')} ({text(covered, 'was')})")
+    late = receipt.get("too_late")
+    for missed in late if type(late) is list else []:
+        say(f"too late for {missed}: its end was already decided")
+    if not children(receipt, "runs") and not late:
+        say("nothing to cancel")
+    return 0
+
+
+async def list_runs(flags: ServerFlags, everything: bool, limit: int, as_json: bool) -> int:
+    """``ps``: open runs, or the latest ones in any state."""
+    async with linked(flags) as link:
+        if everything:
+            records = await link.api.runs(limit=limit)
+        else:
+            records = [
+                *await link.api.runs(state="queued", limit=limit),
+                *await link.api.runs(state="running", limit=limit),
+            ]
+    if as_json:
+        await write_lines([records])
+    elif records:
+        say(runs_table(records, time.time_ns() // 1_000_000))
+    return 0
+
+
+async def list_approvals(flags: ServerFlags, cwd: str, as_json: bool) -> int:
+    """``approvals``: pending permission requests of a workspace."""
+    async with linked(flags) as link:
+        pending = await link.api.permissions(await workspace_id(link, cwd))
+    if as_json:
+        await write_lines([pending])
+        return 0
+    rows = []
+    for item in pending:
+        request = child(item, "request") or item
+        age, deadline = item.get("age_s"), item.get("deadline_s")
+        rows.append(
+            (
+                text(request, "id"),
+                text(request, "tool_name"),
+                text(request, "action"),
+                seconds(age) if isinstance(age, (int, float)) else "",
+                seconds(deadline) if isinstance(deadline, (int, float)) else "",
+                one_line(text(request, "description"), 60),
+            )
+        )
+    if rows:
+        say(table(rows, ("REQUEST", "TOOL", "ACTION", "AGE", "DEADLINE", "WHAT")))
+        warn("this version lists requests; it cannot answer them from the command line")
+    return 0
+
+
+async def list_models(flags: ServerFlags, wanted: str, as_json: bool) -> int:
+    """``models``: those whose ``provider/model`` or name contains ``wanted``."""
+    async with linked(flags) as link:
+        models = await link.api.models()
+    needle = wanted.casefold()
+    shown = [
+        model
+        for model in models
+        if needle in f"{text(model, 'provider')}/{text(model, 'model')}".casefold()
+        or needle in text(model, "name").casefold()
+    ]
+    if as_json:
+        await write_lines([shown])
+        return 0
+    for model in shown:
+        remark = "" if model.get("is_language_model", True) else "  (no language model)"
+        say(f"{text(model, 'provider')}/{text(model, 'model')}{remark}")
+    if not shown:
+        warn(f"no model matches {wanted!r}")
+    return 0 if shown else exit_codes.FAILED
+
+
+async def stop(flags: ServerFlags) -> int:
+    """``stop``: ask, then wait until nothing listens any more."""
+    target = target_of(flags)
+    async with open_http(target.endpoint, target.token) as http:
+        try:
+            await Api(http).control("shutdown")
+        except Unreachable as exc:
+            if not exc.refused:
+                raise
+            warn(f"no server at {target.endpoint.url}")
+            return 0
+        if not await wait_gone(http):
+            warn(f"the server at {target.endpoint.url} has not ended yet")
+            return exit_codes.FAILED
+    return 0

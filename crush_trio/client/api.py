@@ -1,0 +1,171 @@
+"""Typed calls to a server: parsed JSON out, `ServerRefused` or `Unreachable` raised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import orjson
+
+from crush_trio.client.errors import ServerRefused
+from crush_trio.client.http import Http
+from crush_trio.client.shapes import JsonObject, objects, parse_object, parse_objects, text
+from crush_trio.limits import REQUEST_TIMEOUT_S
+
+OUR_NAME = "crush-trio"
+"""The ``by`` of a control request: marks our own command line (contract 3)."""
+
+
+def refusal(status: int, body: bytes) -> ServerRefused:
+    """The error an answer of status 400 or more stands for, whatever its body is."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        value = None
+    message = text(value, "message") or f"the server answered {status} without a reason"
+    retryable = type(value) is dict and value.get("retryable") is True
+    return ServerRefused(
+        status, text(value, "code") or f"http_{status}", message, retryable=retryable
+    )
+
+
+class Api:
+    """The routes of contract 3 as calls. All of them raise what `Http.exchange` raises.
+
+    Besides, every call raises `ServerRefused` for a status of 400 or more, and `BadAnswer` for
+    an answer of the wrong shape.
+    """
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    # --- server -------------------------------------------------------------------------
+
+    async def version(self, timeout: float = REQUEST_TIMEOUT_S) -> JsonObject:
+        """``VersionInfo``: version, protocol, server_id, pid."""
+        return parse_object(await self._get("/v1/version", timeout=timeout), "the version")
+
+    async def health(self) -> JsonObject:
+        """``Health``: what the server does now."""
+        return parse_object(await self._get("/v1/health"), "the health answer")
+
+    async def control(self, command: str) -> None:
+        """``shutdown``, or ``shutdown_if_idle`` (409 while it is in use)."""
+        await self._call("POST", "/v1/control", {"command": command, "by": OUR_NAME})
+
+    async def models(self) -> list[JsonObject]:
+        """Every model the server knows, as ``ModelInfo`` objects."""
+        return parse_objects(await self._get("/v1/models"), "the list of models")
+
+    # --- workspaces and sessions --------------------------------------------------------
+
+    async def open_workspace(self, path: str, client_id: str | None = None) -> JsonObject:
+        """The workspace of an absolute directory; opened if need be."""
+        body: dict[str, Any] = {"path": path}
+        if client_id is not None:
+            body["client_id"] = client_id
+        raw = await self._call("POST", "/v1/workspaces", body, repeatable=True)
+        return parse_object(raw, "the workspace")
+
+    async def workspaces(self) -> list[JsonObject]:
+        """Every workspace the server's store knows, open or not."""
+        return parse_objects(await self._get("/v1/workspaces?known=true"), "the workspaces")
+
+    async def create_session(self, workspace: str, title: str) -> JsonObject:
+        """A new session."""
+        raw = await self._call("POST", f"{_w(workspace)}/sessions", {"title": title})
+        return parse_object(raw, "the session")
+
+    async def sessions(self, workspace: str) -> list[JsonObject]:
+        """Top-level sessions, the most recently used first."""
+        return parse_objects(await self._get(f"{_w(workspace)}/sessions"), "the sessions")
+
+    async def session(self, workspace: str, session: str) -> JsonObject:
+        """One session."""
+        raw = await self._get(f"{_w(workspace)}/sessions/{_q(session)}")
+        return parse_object(raw, "the session")
+
+    async def messages(self, workspace: str, session: str) -> list[JsonObject]:
+        """The messages of a session, oldest first."""
+        raw = await self._get(f"{_w(workspace)}/sessions/{_q(session)}/messages")
+        return parse_objects(raw, "the messages")
+
+    async def delete_session(self, workspace: str, session: str) -> None:
+        """Cancel the session's runs and delete what it holds; twice is fine."""
+        path = f"{_w(workspace)}/sessions/{_q(session)}"
+        await self._call("DELETE", path, None, repeatable=True)
+
+    async def snapshot(self, workspace: str, session: str | None = None) -> JsonObject:
+        """The present state of a workspace or of one session, consistent at its ``seq``."""
+        scope = f"/sessions/{_q(session)}" if session else ""
+        return parse_object(await self._get(f"{_w(workspace)}{scope}/snapshot"), "the snapshot")
+
+    async def permissions(self, workspace: str) -> list[JsonObject]:
+        """Pending permission requests with their age and deadline."""
+        value = orjson.loads(await self._get(f"{_w(workspace)}/permissions") or b"[]")
+        if type(value) is dict:
+            value = value.get("permissions")
+        return objects(value, "the list of permissions")
+
+    # --- runs ---------------------------------------------------------------------------
+
+    async def submit(self, workspace: str, prompt: Mapping[str, Any]) -> JsonObject:
+        """The receipt of a ``PromptRequest``: run_id, session_id, seq, disposition, position.
+
+        Sending the same ``run_id`` and body again is harmless (G3).
+        """
+        repeatable = "run_id" in prompt
+        raw = await self._call("POST", f"{_w(workspace)}/agent", prompt, repeatable=repeatable)
+        return parse_object(raw, "the receipt")
+
+    async def run(self, run_id: str, wait: float | None = None) -> JsonObject:
+        """A run's record; with ``wait`` after its end or that many seconds."""
+        query = "" if wait is None else f"?wait={wait:g}"
+        raw = await self._get(
+            f"/v1/runs/{_q(run_id)}{query}", timeout=REQUEST_TIMEOUT_S + (wait or 0)
+        )
+        return parse_object(raw, "the run")
+
+    async def runs(self, **filters: str | int | None) -> list[JsonObject]:
+        """Records, newest first; filters are workspace_id, session_id, state, limit, before."""
+        query = urlencode({key: value for key, value in filters.items() if value is not None})
+        raw = await self._get("/v1/runs" + (f"?{query}" if query else ""))
+        return objects(parse_object(raw, "the list of runs").get("runs"), "the list of runs")
+
+    async def cancel_run(self, run_id: str) -> JsonObject:
+        """What the cancel covered: watermark, runs, too_late."""
+        raw = await self._call("POST", f"/v1/runs/{_q(run_id)}/cancel", {}, repeatable=True)
+        return parse_object(raw, "the cancel receipt")
+
+    async def cancel_session(self, workspace: str, session: str) -> JsonObject:
+        """What the cancel covered: watermark, runs, too_late."""
+        path = f"{_w(workspace)}/agent/sessions/{_q(session)}/cancel"
+        return parse_object(
+            await self._call("POST", path, {}, repeatable=True), "the cancel receipt"
+        )
+
+    # --- one exchange -------------------------------------------------------------------
+
+    async def _get(self, target: str, timeout: float = REQUEST_TIMEOUT_S) -> bytes:
+        answer = await self._http.exchange("GET", target, timeout=timeout)
+        if answer.status >= 400:
+            raise refusal(answer.status, answer.body)
+        return answer.body
+
+    async def _call(
+        self, method: str, target: str, body: Mapping[str, Any] | None, *, repeatable: bool = False
+    ) -> bytes:
+        raw = None if body is None else orjson.dumps(body)
+        answer = await self._http.exchange(method, target, raw, repeatable=repeatable)
+        if answer.status >= 400:
+            raise refusal(answer.status, answer.body)
+        return answer.body
+
+
+def _q(text_: str) -> str:
+    return quote(text_, safe="")
+
+
+def _w(workspace: str) -> str:
+    return f"/v1/workspaces/{quote(workspace, safe='')}"
