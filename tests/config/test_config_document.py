@@ -51,6 +51,7 @@ def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_not(path: Path)
 def test_a_file_that_never_ends_is_read_no_further_than_the_bound(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1 << 40)  # sparse
+    assert len(contents(path)) == limits.CONFIG_FILE_BYTES + 1
     assert refusal(path) == "larger than 1048576 bytes."
 
 
