@@ -211,7 +211,8 @@ class ToolResult:
 
     ``metadata`` becomes JSON text in the result part. ``stop_turn`` ends the turn after this
     step (R70). ``denied`` counts this call as refused by the permission mode. ``read_paths`` are
-    absolute paths the call has read or written now; ``changes`` are stored as file versions.
+    absolute paths the call has read or written, at ``read_at_ns`` (unix ns; 0 = at the commit);
+    ``changes`` are stored as file versions.
     """
 
     content: str
@@ -222,6 +223,7 @@ class ToolResult:
     stop_turn: bool = False
     denied: bool = False
     read_paths: tuple[str, ...] = ()
+    read_at_ns: int = 0
     changes: tuple[FileChange, ...] = ()
 
 
@@ -292,8 +294,9 @@ class ShellResult:
     """How a command ended and what it wrote.
 
     ``exit_code`` is ``None`` if it was ended by the time limit. The texts hold head and tail;
-    ``dropped`` counts bytes left out of them; ``spill_path`` is the file with the whole output,
-    if it did not fit. ``still_running`` counts its processes that are alive after the shell exited.
+    ``dropped`` counts bytes left out of them, ``dropped_lines`` the line ends among these;
+    ``spill_path`` is the file with the whole output, if it did not fit. ``still_running`` counts
+    its processes that are alive after the shell exited.
     """
 
     exit_code: int | None
@@ -306,6 +309,8 @@ class ShellResult:
     still_running: int = 0
     started_ms: int = 0
     ended_ms: int = 0
+    stdout_dropped_lines: int = 0
+    stderr_dropped_lines: int = 0
 
 
 @attrs.frozen(eq=False)

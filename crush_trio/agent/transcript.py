@@ -30,6 +30,11 @@ class Cause(Enum):
     LOST = "lost"
 
 
+_TITLE = {
+    Cause.FAILED: "Provider Error",
+    Cause.LIMITED: "Limit reached",
+    Cause.LOST: "Interrupted",
+}
 _UNSTARTED = {
     Cause.CANCELLED: "Error: user cancelled assistant tool calling",
     Cause.FAILED: "There was an error while executing the tool",
@@ -95,7 +100,7 @@ def finish_part(cause: Cause, now_s: int, title: str, details: str) -> FinishPar
     """The finish part of a message that its model did not end (R52, R53)."""
     if cause is Cause.CANCELLED:
         return FinishPart("canceled", now_s, CANCEL_MESSAGE)
-    return FinishPart("error", now_s, title or "Provider Error", details)
+    return FinishPart("error", now_s, title or _TITLE[cause], details)
 
 
 def closed_assistant(message: Message, finish: FinishPart, now_s: int) -> Message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import attrs
@@ -103,6 +104,7 @@ class TurnInput:
 
     session_id: SessionId
     run_id: RunId
+    workspace_path: Path
     system: str
     history: tuple[Message, ...]
     limits: Limits
@@ -220,7 +222,7 @@ class Turn:
             session_id=given.session_id,
             run_id=given.run_id,
             step=self.progress.steps,
-            workspace_path=given.context("").workspace_path,
+            workspace_path=given.workspace_path,
             max_output_tokens=given.limits.max_output_tokens,
         )
 

@@ -156,6 +156,9 @@ class Connection(TCPServer):
                     self._hang_up()
         if scope.cancelled_caught:
             self._hang_up()
+        # Everything above is shielded, so without this a handler that only sends would never
+        # learn that it has been cancelled.
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _read_data(self) -> None:
         while True:

@@ -1,0 +1,269 @@
+"""All workspaces of a server: known ones, open ones, and the runs that are open in them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from crush_trio import limits
+from crush_trio.host import recovery
+from crush_trio.host.kit import Kit
+from crush_trio.host.open_run import OpenRun
+from crush_trio.host.workspace import Workspace, open_workspace
+from crush_trio.journal import Journal
+from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.ids import RunId, WorkspaceId, new_id
+from crush_trio.protocol.runs import CancelledBy
+from crush_trio.store.contract import Store, Transaction, WorkspaceRow
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN = CancelledBy("server", reason="shutdown")
+
+
+@attrs.frozen
+class HostOptions:
+    """How workspaces live: idle ones close after ``idle_timeout_s``; see G2 for requeueing."""
+
+    idle_timeout_s: float = limits.IDLE_TIMEOUT_S
+    requeue_within_s: float = limits.REQUEUE_WITHIN_S
+
+
+@attrs.define(eq=False)
+class Host:
+    """Owns one task per open workspace. Opening and closing are decided in single steps."""
+
+    store: Store
+    journal: Journal
+    kit: Kit
+    options: HostOptions
+    nursery: trio.Nursery
+    known: dict[WorkspaceId, WorkspaceRow]
+    open_runs: dict[RunId, OpenRun] = attrs.field(factory=dict, init=False)
+    stopping: bool = attrs.field(default=False, init=False)
+    last_used: float = attrs.field(factory=trio.current_time, init=False)
+    _open: dict[WorkspaceId, Workspace] = attrs.field(factory=dict, init=False)
+    _closing: dict[WorkspaceId, trio.Event] = attrs.field(factory=dict, init=False)
+    _opening: dict[WorkspaceId, trio.Event] = attrs.field(factory=dict, init=False)
+    _subscribed: int = attrs.field(default=0, init=False)
+    _subscribed_changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _naming: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+
+    # --- finding --------------------------------------------------------------------------
+
+    def workspaces(self) -> tuple[Workspace, ...]:
+        """The open ones."""
+        return tuple(self._open.values())
+
+    def row(self, workspace_id: str) -> WorkspaceRow:
+        """A known workspace.
+
+        Raises:
+            Refused: ``workspace_not_found``.
+        """
+        row = self.known.get(WorkspaceId(workspace_id))
+        if row is None:
+            raise Refused("workspace_not_found", f"There is no workspace {workspace_id!r}.")
+        return row
+
+    def find_open(self, workspace_id: WorkspaceId) -> Workspace | None:
+        """A workspace if it is open now."""
+        return self._open.get(workspace_id)
+
+    def open_run(self, run_id: str) -> OpenRun | None:
+        """An open run of any workspace."""
+        return self.open_runs.get(RunId(run_id))
+
+    # --- opening --------------------------------------------------------------------------
+
+    async def by_path(self, path: Path) -> Workspace:
+        """The workspace of a directory (absolute, resolved), known from now on, and open."""
+        async with self._naming:  # held across one commit: two clients must get one id
+            row = next((row for row in self.known.values() if row.path == str(path)), None)
+            if row is None:
+                row = await self._remember(path)
+        return await self.open(row.id)
+
+    async def _remember(self, path: Path) -> WorkspaceRow:
+        def commit(tx: Transaction) -> WorkspaceRow:
+            row = WorkspaceRow(tx.workspace_id, str(path), tx.now_ms)
+            tx.put_workspace(row)
+            return row
+
+        ticket = self.store.commit_nowait(WorkspaceId(new_id()), commit)
+        with trio.CancelScope(shield=True):
+            # Bounded by the store's own bounds: a commit ends or fails, and a lost client must
+            # not leave a stored workspace that this server does not know.
+            row = (await ticket.wait()).value
+        self.known[row.id] = row
+        return row
+
+    async def open(self, workspace_id: str) -> Workspace:
+        """A known workspace, opened if it is not; one that is closing is waited for.
+
+        Raises:
+            Refused: ``workspace_not_found``, ``server_stopping``.
+        """
+        row = self.row(workspace_id)
+        while True:
+            if self.stopping:
+                raise Refused("server_stopping", "The server is stopping; try again later.")
+            found = self._open.get(row.id)
+            if found is not None:
+                found.last_used = trio.current_time()
+                return found
+            pending = self._closing.get(row.id) or self._opening.get(row.id)
+            if pending is None:
+                break
+            await pending.wait()
+        # No await since the check: this task alone opens it. The owner task is started before
+        # anything can be cancelled, so a lost client leaves an open workspace, not half of one.
+        opened = self._opening[row.id] = trio.Event()
+        self.nursery.start_soon(self._own, row, opened)
+        await opened.wait()
+        return await self.open(workspace_id)
+
+    async def _own(self, row: WorkspaceRow, opened: trio.Event) -> None:
+        """The owner task of one open workspace: everything of it lives and ends in here."""
+        feed = await self.journal.open(self.store, row.id)
+        async with open_workspace(
+            row, self.store, feed, self.kit, self.open_runs, lambda: SHUTDOWN
+        ) as workspace:
+            self._open[row.id] = workspace
+            del self._opening[row.id]
+            opened.set()
+            if self.stopping:
+                self.close(workspace)
+            await workspace.close_requested.wait()
+        self.known[row.id] = attrs.evolve(row, last_accept=workspace.last_accept)
+        self.journal.close(row.id, "shutdown" if self.stopping else "closed")
+        closing = self._closing.pop(row.id, None)
+        if closing is not None:
+            closing.set()
+
+    # --- closing --------------------------------------------------------------------------
+
+    def close(self, workspace: Workspace) -> None:
+        """Begin to close: the decision and leaving the index are this one step."""
+        if self._open.get(workspace.id) is workspace:
+            del self._open[workspace.id]
+            self._closing[workspace.id] = trio.Event()
+            workspace.stop(SHUTDOWN)
+            workspace.close_requested.set()
+
+    async def purge(self, workspace_id: str) -> None:
+        """Close a workspace and delete everything of it, its events too.
+
+        Raises:
+            Refused: ``workspace_not_found``, ``open_runs``.
+            StoreError: It could not be made durable.
+        """
+        row = self.row(workspace_id)
+        workspace = self._open.get(row.id)
+        if workspace is not None:
+            if workspace.has_open_runs():
+                raise Refused("open_runs", "Runs are open in this workspace; cancel them first.")
+            self.close(workspace)
+            await workspace.closed.wait()
+        ticket = self.store.commit_nowait(row.id, lambda tx: tx.remove_workspace())
+        self.known.pop(row.id, None)
+        await ticket.wait()
+
+    @contextmanager
+    def using(self, workspace: Workspace) -> Iterator[None]:
+        """Keeps a workspace open while a request is pending in it."""
+        workspace.uses += 1
+        try:
+            yield
+        finally:
+            workspace.uses -= 1
+            workspace.last_used = self.last_used = trio.current_time()
+
+    def stop(self) -> None:
+        """Begin to close everything: no new prompts, runs are interrupted. Never waits."""
+        self.stopping = True
+        for workspace in self.workspaces():
+            self.close(workspace)
+
+    async def wait_closed(self) -> None:
+        """Wait until every closing workspace has closed."""
+        for closing in tuple(self._closing.values()):
+            await closing.wait()
+
+    async def wait_no_subscribers(self) -> None:
+        """Wait until no subscriber is left; meant for the end, when every feed is closed."""
+        while self._subscribed:
+            await self._subscribed_changed.wait()
+
+    @contextmanager
+    def subscribing(self, workspace: Workspace) -> Iterator[None]:
+        """Keeps a workspace open while somebody follows it."""
+        workspace.subscribers += 1
+        self._subscribed += 1
+        try:
+            with self.using(workspace):
+                yield
+        finally:
+            workspace.subscribers -= 1
+            self._subscribed -= 1
+            self._subscribed_changed.set()
+            self._subscribed_changed = trio.Event()
+
+    def is_idle(self) -> bool:
+        """Nothing open is in use."""
+        return not self.open_runs and all(ws.is_idle() for ws in self.workspaces())
+
+    async def close_idle(self) -> None:
+        """Close workspaces that nobody has used for the idle timeout; runs until cancelled."""
+        while True:
+            now = trio.current_time()
+            due = [now + self.options.idle_timeout_s]
+            for workspace in self.workspaces():
+                if workspace.is_idle():
+                    expires = workspace.last_used + self.options.idle_timeout_s
+                    if expires <= now:
+                        self.close(workspace)
+                    else:
+                        due.append(expires)
+            await trio.sleep_until(min(due))
+
+    # --- recovery -------------------------------------------------------------------------
+
+    async def recover(self) -> int:
+        """End what the last server owes and take its waiting runs up again; how many go on."""
+        going_on = await recovery.end_what_is_owed(
+            self.store,
+            {row.id: row for row in self.known.values()},
+            requeue_within_s=self.options.requeue_within_s,
+            kill_recorded=self.kit.kill_recorded,
+        )
+        for row in going_on:
+            workspace = await self.open(row.record.workspace_id)
+            session = await workspace.session(row.record.session_id)
+            open_run = session.restore(row, recovery.already_accepted(row))
+            self.open_runs[open_run.id] = open_run
+        return len(going_on)
+
+
+@asynccontextmanager
+async def open_host(
+    store: Store, journal: Journal, kit: Kit, options: HostOptions
+) -> AsyncIterator[Host]:
+    """A host, recovered and ready; leaving the block closes every workspace and waits for it."""
+    known = {row.id: row for row in await store.workspaces()}
+    async with trio.open_nursery() as nursery:
+        host = Host(store, journal, kit, options, nursery, known)
+        try:
+            await host.recover()
+            nursery.start_soon(host.close_idle)
+            yield host
+        finally:
+            host.stop()
+            with trio.move_on_after(limits.SHUTDOWN_RUNS_S, shield=True):
+                await host.wait_closed()
+            nursery.cancel_scope.cancel()

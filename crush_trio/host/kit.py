@@ -1,0 +1,102 @@
+"""What the host is given from outside: models, tools, permissions and configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from crush_trio.agent.ports import Decision, Model, ModelInfo, PermissionAsk, ProcessHost, Tool
+from crush_trio.protocol.runs import LeftProcess, ProcessReport
+
+OnLive = Callable[[tuple[LeftProcess, ...]], None]
+"""Takes a run's live process launchers, each time they change; never waits."""
+
+
+class WorkspaceSetup(Protocol):
+    """The configuration of one workspace, as read when a run began; never changes."""
+
+    @property
+    def context_paths(self) -> tuple[str, ...]:
+        """Names of the files that speak to the agent, relative to the workspace."""
+        ...
+
+    @property
+    def allow_tools(self) -> tuple[str, ...]:
+        """Permission patterns that the user's configuration allows always."""
+        ...
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools a run may use, sorted by name."""
+        ...
+
+    @property
+    def tool_config(self) -> Mapping[str, Any]:
+        """The ``tools`` table of the configuration."""
+        ...
+
+    def environment(self) -> dict[str, str]:
+        """The fixed environment of tool processes (contract 7)."""
+        ...
+
+    def public(self) -> dict[str, Any]:
+        """The configuration as answered over HTTP, secrets masked (CW 10.5)."""
+        ...
+
+
+class Kit(Protocol):
+    """Everything the host uses but does not import; the composition root provides it."""
+
+    def setup(self, workspace: Path) -> WorkspaceSetup:
+        """Read the workspace's configuration; blocking.
+
+        Raises:
+            ConfigError: A file is wrong; one sentence.
+        """
+        ...
+
+    def model(self, name: str | None, workspace: Path, *, local: bool) -> Model:
+        """The model a prompt asks for, or the one that applies anyway (contract 9); blocking.
+
+        ``local`` says whether the prompt came over the unix socket.
+
+        Raises:
+            Refused: ``unknown_model`` or ``model_not_allowed``.
+            ConfigError: The configuration that should name it is wrong.
+        """
+        ...
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Every model that can be named."""
+        ...
+
+    def processes(self, on_live: OnLive) -> ProcessHost:
+        """The owner of one run's tool processes; ``on_live`` hears of each change."""
+        ...
+
+    async def kill_recorded(self, processes: tuple[LeftProcess, ...]) -> ProcessReport:
+        """End what is still there of a dead server's tool processes; bounded (G10)."""
+        ...
+
+    def check_patterns(self, patterns: tuple[str, ...]) -> None:
+        """Check permission patterns.
+
+        Raises:
+            Refused: ``bad_request`` with the pattern that cannot be read.
+        """
+        ...
+
+    def decide(
+        self,
+        ask: PermissionAsk,
+        mode: str,
+        allow: tuple[str, ...],
+        deny: tuple[str, ...],
+        workspace: Path,
+    ) -> Decision:
+        """The decision on a call in mode ``allow`` or ``deny``; deny beats allow.
+
+        Relative globs of the patterns are relative to ``workspace``.
+        """
+        ...

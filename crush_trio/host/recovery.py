@@ -1,0 +1,147 @@
+"""What a start owes to the runs that the last server left open (G2); every step is idempotent."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import attrs
+
+from crush_trio.agent import transcript
+from crush_trio.host import commits
+from crush_trio.host.commits import Ending, Placed
+from crush_trio.protocol.runs import LeftProcess, Outcome, ProcessReport, RunError, RunState
+from crush_trio.store.contract import Committed, RunRow, Store, Ticket, Transaction, WorkspaceRow
+
+logger = logging.getLogger(__name__)
+
+LOST = RunError("lost", "The server stopped during this run; it was not repeated.", True)
+STALE = RunError("stale", "The run waited too long for a server; send it again.", True)
+MISSING = RunError("workspace_missing", "The workspace's directory does not exist any more.")
+
+
+async def end_what_is_owed(
+    store: Store,
+    workspaces: dict[str, WorkspaceRow],
+    *,
+    requeue_within_s: float,
+    kill_recorded: Callable[[tuple[LeftProcess, ...]], Awaitable[ProcessReport]],
+) -> tuple[RunRow, ...]:
+    """End every run that cannot go on; return the queued ones that can, in acceptance order.
+
+    A run that had begun ends ``lost``, or ``cancelled`` if a cancel had been promised. A queued
+    one goes on if it is younger than ``requeue_within_s`` and its directory exists. Before any of
+    that, what the dead server's tools left running is ended (G10).
+    """
+    going_on: list[RunRow] = []
+    rows = await store.open_runs()
+    recorded = tuple(process for row in rows for process in row.processes)
+    left = (await kill_recorded(recorded)).left if recorded else ()
+    for row in rows:
+        ending = verdict(row, workspaces, requeue_within_s=requeue_within_s, now_ms=_now_ms())
+        if ending is None:
+            going_on.append(row)
+            continue
+        outcome, error = ending
+        commit = partial(_end, row=row, outcome=outcome, error=error, left=left)
+        await store.commit_nowait(row.record.workspace_id, commit).wait()
+        logger.warning("run %s ended %s at start", row.record.id, outcome.value)
+    return tuple(going_on)
+
+
+def verdict(
+    row: RunRow,
+    workspaces: dict[str, WorkspaceRow],
+    *,
+    requeue_within_s: float,
+    now_ms: int,
+) -> tuple[Outcome, RunError | None] | None:
+    """How a run found open at start must end; ``None`` if it goes on."""
+    record = row.record
+    if record.state is RunState.RUNNING:
+        if record.cancelled_by is not None:
+            return Outcome.CANCELLED, None
+        return Outcome.LOST, LOST
+    known = workspaces.get(record.workspace_id)
+    if known is None or not Path(known.path).is_dir():
+        return Outcome.FAILED, MISSING
+    if now_ms - record.created_at_ms >= requeue_within_s * 1000:
+        return Outcome.LOST, STALE
+    return None
+
+
+def _end(
+    tx: Transaction,
+    row: RunRow,
+    outcome: Outcome,
+    error: RunError | None,
+    left: tuple[LeftProcess, ...],
+) -> None:
+    record = row.record
+    if record.state is RunState.QUEUED:
+        commits.end_unstarted(tx, record.id, outcome, error=error)
+        return
+    stored = [m for m in tx.messages(record.session_id) if m.accept_seq == record.accept_seq]
+    messages = [item.message for item in stored]
+    places = {item.message.id: item.ordinal for item in stored}
+    now_s = tx.now_ms // 1000
+    calls = {call.id for message in messages for call in message.tool_calls() if call.finished}
+    cause = transcript.Cause("cancelled" if outcome is Outcome.CANCELLED else "lost")
+    written = transcript.close_run(
+        messages,
+        cause=cause,
+        # Calls are durable before the first one starts: each may have run in part.
+        started_calls=frozenset(calls),
+        empty=transcript.open_assistant(
+            record.session_id, record.id, record.provider, record.model, now_s
+        ),
+        now_s=now_s,
+        details=error.message if error else "",
+    )
+    placed: list[Placed] = []
+    next_ordinal = max(places.values(), default=-1) + 1
+    for message in written:
+        ordinal = places.get(message.id)
+        if ordinal is None:
+            ordinal, next_ordinal = next_ordinal, next_ordinal + 1
+        new = message.id not in places
+        placed.append(Placed(message, record.accept_seq, ordinal, new))
+    last = next((m for m in reversed(written) if m.role == "assistant"), None)
+    changes = {} if last is None else {"message_id": last.id, "text": last.text()}
+    mine = {process.pid for process in row.processes}
+    report = attrs.evolve(
+        record.processes, left=tuple(process for process in left if process.pid in mine)
+    )
+    commits.end_run(
+        tx,
+        record.id,
+        Ending(
+            outcome,
+            error,
+            changes={**changes, "processes": report},
+            messages=tuple(placed),
+        ),
+    )
+
+
+@attrs.frozen
+class AlreadyAccepted:
+    """The acceptance ticket of a run that an earlier server accepted: durable already."""
+
+    row: RunRow
+
+    async def wait(self) -> Committed[RunRow]:
+        """The stored row, at once."""
+        return Committed(self.row, self.row.record.first_seq, self.row.record.first_seq)
+
+
+def already_accepted(row: RunRow) -> Ticket[RunRow]:
+    """A ticket for a run that was accepted before this start."""
+    return AlreadyAccepted(row)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,317 @@
+"""Where one run writes: staged commits, folded prompts, and the live state of its open message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import orjson
+
+from crush_trio.agent import transcript
+from crush_trio.agent.live import LiveMessage
+from crush_trio.agent.ports import StreamReset, ToolResult
+from crush_trio.agent.turn import Progress
+from crush_trio.host import commits
+from crush_trio.host.commits import Placed
+from crush_trio.journal import Feed, FeedEntry, present_message
+from crush_trio.protocol.errors import StoreError
+from crush_trio.protocol.events import Retry
+from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId
+from crush_trio.protocol.messages import Message
+from crush_trio.protocol.runs import LeftProcess, Outcome, RunState
+from crush_trio.store.contract import Commit, RunRow, Store, Transaction
+
+Fold = Callable[[], Awaitable[Sequence[RunRow]]]
+"""Ends the prompts that steer into the current run and returns their rows; the ending itself is
+its last, synchronous step."""
+
+
+@attrs.define(eq=False)
+class RunJournal:
+    """Implements `agent.turn.TurnJournal` for one run.
+
+    Every write goes through here, so `messages` is exactly what the run has in the transcript,
+    and what is staged but not yet durable goes along with the terminal commit.
+    """
+
+    store: Store
+    feed: Feed
+    workspace_id: WorkspaceId
+    session_ids: tuple[SessionId, ...]
+    run_id: RunId
+    accept_seq: int
+    fold: Fold
+    messages: list[Placed] = attrs.field(factory=list, init=False)
+    last_reads: dict[str, int] = attrs.field(factory=dict, init=False)
+    live: LiveMessage | None = attrs.field(default=None, init=False)
+    _staged: list[Commit[None]] = attrs.field(factory=list, init=False)
+    _new_message: bool = attrs.field(default=False, init=False)
+
+    @property
+    def session_id(self) -> SessionId:
+        """The run's session."""
+        return self.session_ids[0]
+
+    # --- staging --------------------------------------------------------------------------
+
+    def stage(self, commit: Commit[None]) -> None:
+        """Add to what the next flush, or the terminal commit, makes durable."""
+        self._staged.append(commit)
+
+    def next_ordinal(self) -> int:
+        """The place of the run's next message."""
+        return len(self.messages)
+
+    def place(self, message: Message) -> Placed:
+        """Give a message its place: its old one if it is known, else the next."""
+        for index, known in enumerate(self.messages):
+            if known.message.id == message.id:
+                placed = attrs.evolve(known, message=message, new=False)
+                self.messages[index] = placed
+                return placed
+        placed = Placed(message, self.accept_seq, self.next_ordinal())
+        self.messages.append(placed)
+        return placed
+
+    def stage_message(self, message: Message, progress: Progress) -> None:
+        """Stage a message and the record's progress; see `TurnJournal`."""
+        placed = self.place(message)
+        self._new_message = self._new_message or placed.new
+
+        def write(tx: Transaction) -> None:
+            commits.put_messages(tx, (placed,))
+            commits.change_run(tx, self.run_id, **progress_fields(progress))
+
+        self.stage(write)
+
+    def stage_effects(self, result: ToolResult) -> None:
+        """Stage file versions and read marks of a tool result."""
+        if not result.changes and not result.read_paths:
+            return
+
+        read_at_ns = result.read_at_ns or time.time_ns()
+        self.last_reads.update(dict.fromkeys(result.read_paths, read_at_ns))
+
+        def write(tx: Transaction) -> None:
+            for change in result.changes:
+                versions = tx.add_file_change(
+                    self.session_id, change.path, change.before, change.after
+                )
+                for version in versions:
+                    tx.emit("file", "created", version, session_id=self.session_id)
+            for path in result.read_paths:
+                tx.mark_read(self.session_id, path, read_at_ns)
+
+        self.stage(write)
+
+    def take_staged(self) -> tuple[Commit[None], ...]:
+        """Everything staged, to be committed by the caller in this order."""
+        staged = tuple(self._staged)
+        if self._new_message:
+            staged += (lambda tx: commits.touch_session(tx, self.session_id),)
+        self._staged.clear()
+        self._new_message = False
+        return staged
+
+    async def flush(self) -> None:
+        """Make everything staged durable, in one transaction.
+
+        Raises:
+            StoreError: Nothing of it was applied; it stays staged.
+        """
+        staged = self.take_staged()
+        if not staged:
+            return
+        ticket = self.store.commit_nowait(self.workspace_id, lambda tx: _run_all(tx, staged))
+        try:
+            await ticket.wait()
+        except Exception:
+            self._staged[:0] = staged
+            raise
+
+    # --- steps ----------------------------------------------------------------------------
+
+    async def begin_step(self, assistant: Message, progress: Progress) -> tuple[Message, ...]:
+        """Fold steering prompts and create the assistant message; see `TurnJournal`."""
+        # No await between the end of the folding and the commit that `flush` queues: in memory and
+        # in the journal the folded prompts end in one step.
+        folded = tuple(self._stage_folded(row) for row in await self.fold())
+        self.stage_message(assistant, progress)
+        await self.flush()
+        return folded
+
+    def _stage_folded(self, row: RunRow) -> Message:
+        record = row.record
+        user = transcript.user_message(
+            record.session_id,
+            record.id,
+            commits.prompt_parts(row.request),
+            record.created_at_ms // 1000,
+        )
+        placed = self.place(user)
+        ending = commits.Ending(Outcome.STEERED, steered_into=self.run_id, messages=(placed,))
+
+        def write(tx: Transaction) -> None:
+            commits.end_run(tx, record.id, ending)
+
+        self.stage(write)
+        return user
+
+    def record_processes(self, live: tuple[LeftProcess, ...]) -> None:
+        """Write the run's live processes to its row, without waiting; for recovery (G10)."""
+
+        def write(tx: Transaction) -> None:
+            row = commits.stored_run(tx, self.run_id)
+            if row.record.state is not RunState.FINISHED:
+                tx.put_run(attrs.evolve(row, processes=live))
+
+        with suppress(StoreError):  # a store that cannot take this cannot end the run either
+            self.store.commit_nowait(self.workspace_id, write, relaxed=True)
+
+    # --- live -----------------------------------------------------------------------------
+
+    def open_live(self, live: LiveMessage) -> None:
+        """Show the message's present state to whoever joins from now on."""
+        self.live = live
+        self.feed.hold(live.base.id, self.session_ids, self._present)
+
+    def close_live(self) -> None:
+        """Nobody is shown the open state any more. Idempotent."""
+        if self.live is not None:
+            self.feed.release(self.live.base.id)
+            self.live = None
+
+    def open_message(self) -> Message | None:
+        """The live message's present state, if one is open."""
+        return self.live.present() if self.live is not None else None
+
+    def show_delta(
+        self, index: int, part: str, offset: int, text: str, tool_call_id: str | None
+    ) -> None:
+        """Show a piece of the live message; written by hand because it runs per token."""
+        if self.live is None:
+            return
+        message_id = self.live.base.id
+        delta: dict[str, Any] = {
+            "type": "message_delta",
+            "message_id": message_id,
+            "session_id": self.session_id,
+            "run_id": self.run_id,
+            "index": index,
+            "part": part,
+            "offset": offset,
+            "text": text,
+        }
+        if tool_call_id is not None:
+            delta["tool_call_id"] = tool_call_id
+        self.feed.transient(
+            FeedEntry(None, "message_delta", self.session_ids, orjson.dumps(delta), message_id)
+        )
+
+    def checkpoint(self) -> None:
+        """Write the open text to its row, without waiting and without an event (G8)."""
+        message = self.open_message()
+        if message is None:
+            return
+        placed = self.place(message)
+
+        def write(tx: Transaction) -> None:
+            tx.put_message(placed.message, accept_seq=placed.accept_seq, ordinal=placed.ordinal)
+
+        with suppress(StoreError):  # the next flush fails the same way, and ends the run
+            self.store.commit_nowait(self.workspace_id, write, relaxed=True)
+
+    def show_reset(self, reset: StreamReset) -> None:
+        """Show the emptied message, and stage the `retry` event that explains it."""
+        for entry in self._present():
+            self.feed.transient(entry)
+        retry = Retry(self.run_id, reset.attempt, reset.max_attempts, reset.delay_s, reset.cause)
+
+        def write(tx: Transaction) -> None:
+            tx.emit("retry", "created", retry, session_id=self.session_id, run_id=self.run_id)
+
+        self.stage(write)
+
+    def _present(self) -> Sequence[FeedEntry]:
+        message = self.open_message()
+        if message is None:
+            return ()
+        return (
+            present_message(
+                self.workspace_id, message, session_ids=self.session_ids, key=message.id
+            ),
+        )
+
+
+def progress_fields(progress: Progress) -> dict[str, Any]:
+    """The record's fields that a turn's progress sets."""
+    return {
+        "steps": progress.steps,
+        "tool_calls": progress.tool_calls,
+        "denied": progress.denied,
+        "usage": progress.usage,
+        "cost_usd": progress.cost_usd,
+        "message_id": progress.message_id,
+        "text": progress.text,
+        "waiting_on": progress.waiting_on,
+    }
+
+
+def _run_all(tx: Transaction, staged: Sequence[Commit[None]]) -> None:
+    for commit in staged:
+        commit(tx)
+
+
+@attrs.define(eq=False)
+class LiveOutput:
+    """Shows what one tool call writes while it runs, up to a bound (contract 4)."""
+
+    feed: Feed
+    session_ids: tuple[SessionId, ...]
+    run_id: RunId
+    tool_call_id: str
+    limit_bytes: int
+    _shown: dict[str, list[str]] = attrs.field(factory=dict, init=False)
+    _lengths: dict[str, int] = attrs.field(factory=dict, init=False)
+    _bytes: int = attrs.field(default=0, init=False)
+
+    def show(self, stream: str, text: str) -> None:
+        """Show more output; beyond the bound nothing more is shown, the result has it."""
+        room = self.limit_bytes - self._bytes
+        if room <= 0 or not text:
+            return
+        if not self._shown:
+            self.feed.hold(self._key(), self.session_ids, self._present)
+        text = text[:room]
+        self._bytes += len(text.encode())
+        offset = self._lengths.get(stream, 0)
+        self._shown.setdefault(stream, []).append(text)
+        self._lengths[stream] = offset + len(text)
+        self.feed.transient(self._entry(stream, offset, text))
+
+    def close(self) -> None:
+        """The call has ended; its result follows."""
+        self.feed.release(self._key())
+
+    def _key(self) -> MessageId:
+        return MessageId(f"call:{self.tool_call_id}")
+
+    def _present(self) -> Sequence[FeedEntry]:
+        return [self._entry(stream, 0, "".join(pieces)) for stream, pieces in self._shown.items()]
+
+    def _entry(self, stream: str, offset: int, text: str) -> FeedEntry:
+        data = orjson.dumps(
+            {
+                "type": "tool_output",
+                "tool_call_id": self.tool_call_id,
+                "session_id": self.session_ids[0],
+                "run_id": self.run_id,
+                "stream": stream,
+                "offset": offset,
+                "text": text,
+            }
+        )
+        return FeedEntry(None, "tool_output", self.session_ids, data, self._key())

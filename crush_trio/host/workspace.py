@@ -1,0 +1,292 @@
+"""One open workspace: its nursery's children are the drain tasks of its busy sessions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from crush_trio.agent.ports import Model
+from crush_trio.host import commits
+from crush_trio.host.kit import Kit
+from crush_trio.host.open_run import OpenRun
+from crush_trio.host.session import Home, Session
+from crush_trio.journal import Feed
+from crush_trio.protocol.errors import Refused, StoreError
+from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId, new_id
+from crush_trio.protocol.messages import Message
+from crush_trio.protocol.requests import PromptRequest
+from crush_trio.protocol.runs import CancelledBy, Receipt, RunRecord
+from crush_trio.protocol.sessions import Session as SessionRecord
+from crush_trio.store.contract import RunRow, Store, Transaction, WorkspaceRow
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class Workspace:
+    """A directory with its sessions, while it is open.
+
+    ``uses`` counts what keeps it open besides its runs: subscribers and pending requests.
+    ``holds`` are the client ids that hold it (CW 4.2). ``last_used`` is Trio time.
+    """
+
+    row: WorkspaceRow
+    home: Home
+    open_runs: dict[RunId, OpenRun]
+    default_mode: str = attrs.field(default="deny", init=False)
+    closing: bool = attrs.field(default=False, init=False)
+    close_requested: trio.Event = attrs.field(factory=trio.Event, init=False)
+    closed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    uses: int = attrs.field(default=0, init=False)
+    subscribers: int = attrs.field(default=0, init=False)
+    holds: set[str] = attrs.field(factory=set, init=False)
+    last_used: float = attrs.field(factory=trio.current_time, init=False)
+    last_accept: int = attrs.field(default=0, init=False)
+    _sessions: dict[SessionId, Session] = attrs.field(factory=dict, init=False)
+
+    @property
+    def id(self) -> WorkspaceId:
+        """The workspace's id, stable across restarts."""
+        return self.row.id
+
+    @property
+    def path(self) -> Path:
+        """Its directory, absolute and symlink-resolved."""
+        return Path(self.row.path)
+
+    @property
+    def feed(self) -> Feed:
+        """Its journal's live end."""
+        return self.home.feed
+
+    # --- sessions -------------------------------------------------------------------------
+
+    async def session(self, session_id: SessionId) -> Session:
+        """A session of this workspace.
+
+        Raises:
+            Refused: ``session_not_found``.
+        """
+        known = self._sessions.get(session_id)
+        if known is not None:
+            return known
+        ancestors = await self._ancestors(session_id)
+        # Another task may have made it while this one read the store.
+        return self._sessions.setdefault(session_id, Session(self.home, session_id, ancestors))
+
+    async def _ancestors(self, session_id: SessionId) -> tuple[SessionId, ...]:
+        ancestors: list[SessionId] = []
+        wanted = session_id
+        while True:
+            found = await self.home.store.session(wanted)
+            if found is None or found[0] != self.id:
+                if not ancestors:
+                    raise Refused("session_not_found", f"There is no session {session_id!r} here.")
+                return tuple(ancestors)
+            parent = SessionId(found[1].parent_session_id)
+            if not parent:
+                return tuple(ancestors)
+            ancestors.append(parent)
+            wanted = parent
+
+    def open_sessions(self) -> tuple[Session, ...]:
+        """The sessions that were used since the workspace was opened."""
+        return tuple(self._sessions.values())
+
+    def is_busy(self, session_id: SessionId) -> bool:
+        """Whether a run of this session is being driven (CW 5.10)."""
+        session = self._sessions.get(session_id)
+        return session is not None and session.queue.current is not None
+
+    def live_messages(self) -> dict[MessageId, Message]:
+        """The messages that are being written now, by id."""
+        live = (session.live_message() for session in self._sessions.values())
+        return {message.id: message for message in live if message is not None}
+
+    def has_open_runs(self) -> bool:
+        """Whether a run goes on or waits here."""
+        return any(session.queue.open_runs() for session in self._sessions.values())
+
+    async def create_session(self, title: str) -> SessionRecord:
+        """A new session, durable when this returns; publishes ``session/created``."""
+        session_id = SessionId(new_id())
+
+        def commit(tx: Transaction) -> SessionRecord:
+            now_s = tx.now_ms // 1000
+            record = SessionRecord(session_id, title=title, created_at=now_s, updated_at=now_s)
+            tx.put_session(record)
+            tx.emit("session", "created", record, session_id=session_id)
+            return record
+
+        return (await self.home.store.commit_nowait(self.id, commit).wait()).value
+
+    async def rename_session(self, session_id: SessionId, title: str) -> SessionRecord:
+        """A session with a new title, durable when this returns.
+
+        Raises:
+            Refused: ``session_not_found``.
+        """
+        await self.session(session_id)
+
+        def commit(tx: Transaction) -> SessionRecord | None:
+            commits.touch_session(tx, session_id, title=title)
+            return tx.session(session_id)
+
+        renamed = (await self.home.store.commit_nowait(self.id, commit).wait()).value
+        if renamed is None:
+            raise Refused("session_not_found", f"There is no session {session_id!r} here.")
+        return renamed
+
+    async def delete_session(self, session_id: SessionId, by: CancelledBy) -> None:
+        """Delete a session and those below it; its runs are cancelled and awaited. Twice is fine.
+
+        The work belongs to the workspace: a caller that goes away only stops waiting for it.
+
+        Raises:
+            StoreError: It could not be made durable.
+        """
+        done = trio.Event()
+        failure: list[StoreError] = []
+
+        async def work() -> None:
+            try:
+                await self._delete_session(session_id, by)
+            except StoreError as exc:
+                failure.append(exc)
+            finally:
+                done.set()
+
+        self.home.nursery.start_soon(work)
+        await done.wait()
+        if failure:
+            raise failure[0]
+
+    async def _delete_session(self, session_id: SessionId, by: CancelledBy) -> None:
+        below: tuple[SessionId, ...] = await self._below(session_id)
+        doomed = []
+        for each in (session_id, *below):
+            try:
+                doomed.append(await self.session(each))
+            except Refused:
+                continue
+        for session in doomed:
+            session.close(by)
+        for session in doomed:
+            for open_run in session.open_runs():
+                await open_run.ended.wait()
+        for session in doomed:
+            async with session.handoff:
+                await self._remove(session.id)
+            self._sessions.pop(session.id, None)
+
+    async def _below(self, session_id: SessionId) -> tuple[SessionId, ...]:
+        def commit(tx: Transaction) -> tuple[SessionId, ...]:
+            return tx.sub_sessions(session_id)
+
+        return (await self.home.store.commit_nowait(self.id, commit).wait()).value
+
+    async def _remove(self, session_id: SessionId) -> None:
+        def commit(tx: Transaction) -> None:
+            record = tx.session(session_id)
+            if record is not None:
+                tx.remove_session(session_id)
+                tx.emit("session", "deleted", record, session_id=session_id)
+
+        await self.home.store.commit_nowait(self.id, commit).wait()
+
+    # --- prompts --------------------------------------------------------------------------
+
+    def submit(
+        self,
+        session: Session,
+        request: PromptRequest,
+        *,
+        run_id: RunId,
+        digest: str,
+        principal: str,
+        model: Model,
+    ) -> OpenRun:
+        """Accept a prompt; synchronous, see `Session.accept`.
+
+        Raises:
+            Refused: ``workspace_closing``, or as `Session.accept`.
+            StoreError: Nothing changed.
+        """
+        if self.closing:
+            raise Refused("workspace_closing", "The workspace is being closed; try again.")
+        if_busy = request.if_busy or ("enqueue" if request.run_id else "steer")
+        accept_seq = self.last_accept + 1
+        record = RunRecord(
+            id=run_id,
+            workspace_id=self.id,
+            session_id=session.id,
+            prompt=request.prompt,
+            accept_seq=accept_seq,
+            created_at_ms=0,
+            model=model.info.model,
+            provider=model.info.provider,
+        )
+        receipt = Receipt(run_id, session.id, 0, "", 0)
+        row = RunRow(record, request, digest, receipt, principal)
+        open_run = session.accept(row, if_busy)
+        self.last_accept = accept_seq
+        self.open_runs[run_id] = open_run
+        return open_run
+
+    # --- closing --------------------------------------------------------------------------
+
+    def stop(self, by: CancelledBy) -> None:
+        """Begin no more runs and interrupt the running ones. Idempotent, never waits."""
+        self.closing = True
+        self.home.stopping.set()
+        for session in self._sessions.values():
+            session.stop(by)
+
+    def is_idle(self) -> bool:
+        """Nothing runs or waits, nobody subscribes, holds it or has a request pending."""
+        return not (self.uses or self.subscribers or self.holds or self.has_open_runs())
+
+
+@asynccontextmanager
+async def open_workspace(
+    row: WorkspaceRow,
+    store: Store,
+    feed: Feed,
+    kit: Kit,
+    open_runs: dict[RunId, OpenRun],
+    on_stop: Callable[[], CancelledBy],
+) -> AsyncIterator[Workspace]:
+    """An open workspace; leaving the block ends its runs and waits for their terminal commits.
+
+    However the block is left, `Workspace.stop` runs first, so that no drain task is waited for
+    that nobody has told to stop.
+    """
+    async with trio.open_nursery() as nursery:
+        workspace: Workspace
+
+        def forget(open_run: OpenRun) -> None:
+            open_runs.pop(open_run.id, None)
+            workspace.last_used = trio.current_time()
+
+        home = Home(
+            row.id,
+            Path(row.path),
+            nursery,
+            store,
+            feed,
+            kit,
+            last_accept=lambda: workspace.last_accept,
+            forget=forget,
+        )
+        workspace = Workspace(row, home, open_runs)
+        workspace.last_accept = row.last_accept
+        try:
+            yield workspace
+        finally:
+            workspace.stop(on_stop())
+    workspace.closed.set()

@@ -1,0 +1,176 @@
+"""The real models, tools, permissions and configuration behind `host.kit.Kit`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from crush_trio.agent.ports import Decision, Model, ModelInfo, PermissionAsk, ProcessHost, Tool
+from crush_trio.config.keys import environment_keys, providers_without_key
+from crush_trio.config.load import Config, load_config
+from crush_trio.config.paths import WORKSPACE_FILES, extra_config_path, user_config_path
+from crush_trio.config.public import public
+from crush_trio.host.kit import OnLive
+from crush_trio.models import registry
+from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.runs import LeftProcess, ProcessReport
+from crush_trio.tools.catalogue import builtin_tools
+from crush_trio.tools.environment import tool_environment
+from crush_trio.tools.permission import decide, parse_pattern
+from crush_trio.tools.processes import RunProcesses
+from crush_trio.tools.recorded import kill_recorded
+from crush_trio.tools.spill import SpillArea
+
+_Fingerprint = tuple[tuple[int, int, int] | None, ...]
+
+
+@attrs.frozen
+class Setup:
+    """One workspace's configuration with the tools it leaves switched on."""
+
+    config: Config
+    tools: tuple[Tool, ...]
+    data_dir: Path
+
+    @property
+    def context_paths(self) -> tuple[str, ...]:
+        """See `host.kit.WorkspaceSetup`."""
+        return self.config.context_paths
+
+    @property
+    def allow_tools(self) -> tuple[str, ...]:
+        """See `host.kit.WorkspaceSetup`."""
+        return self.config.allowed_tools
+
+    @property
+    def tool_config(self) -> Mapping[str, Any]:
+        """See `host.kit.WorkspaceSetup`."""
+        return self.config.tools
+
+    def environment(self) -> dict[str, str]:
+        """See `host.kit.WorkspaceSetup`."""
+        return tool_environment(os.environ, allow=self.config.env_allow)
+
+    def public(self) -> dict[str, Any]:
+        """See `host.kit.WorkspaceSetup`."""
+        return public(self.config, data_directory=self.data_dir)
+
+
+@attrs.define(eq=False)
+class ServerKit:
+    """What `serve` gives the host.
+
+    A workspace's configuration is read again when one of its files changes (inode, size or
+    modification time); until then asking costs five ``stat`` calls and no read.
+    """
+
+    data_dir: Path
+    spill: SpillArea
+    live: dict[int, tuple[LeftProcess, ...]] = attrs.field(factory=dict, init=False)
+    _setups: dict[Path, tuple[_Fingerprint, Setup]] = attrs.field(factory=dict, init=False)
+
+    def setup(self, workspace: Path) -> Setup:
+        """See `host.kit.Kit`."""
+        fingerprint = _fingerprint(workspace)
+        known = self._setups.get(workspace)
+        if known is not None and known[0] == fingerprint:
+            return known[1]
+        config = load_config(workspace, environ=os.environ)
+        setup = Setup(config, builtin_tools(config.data), self.data_dir)
+        self._setups[workspace] = (fingerprint, setup)
+        return setup
+
+    def model(self, name: str | None, workspace: Path, *, local: bool) -> Model:
+        """See `host.kit.Kit`."""
+        if name is None:
+            config = self.setup(workspace).config
+            name = config.model()
+            if name is None:
+                _refuse_half_configured(config)
+        return registry.resolve(name, allow_script=local)
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """See `host.kit.Kit`."""
+        return registry.available()
+
+    def processes(self, on_live: OnLive) -> ProcessHost:
+        """See `host.kit.Kit`; the live launchers are remembered for the gate (contract 7)."""
+        key = len(self.live) and max(self.live) + 1
+
+        def note(live: tuple[LeftProcess, ...]) -> None:
+            self.live.pop(key, None)
+            if live:
+                self.live[key] = live
+            on_live(live)
+
+        return RunProcesses(self.spill, note)
+
+    def launcher_pids(self) -> tuple[int, ...]:
+        """The pids of all tool process launchers that run now."""
+        return tuple(process.pid for live in self.live.values() for process in live)
+
+    async def kill_recorded(self, processes: tuple[LeftProcess, ...]) -> ProcessReport:
+        """See `host.kit.Kit`."""
+        return await kill_recorded(processes)
+
+    def check_patterns(self, patterns: tuple[str, ...]) -> None:
+        """See `host.kit.Kit`."""
+        try:
+            for pattern in patterns:
+                parse_pattern(pattern)
+        except ValueError as exc:
+            raise Refused("bad_request", str(exc)) from exc
+
+    def decide(
+        self,
+        ask: PermissionAsk,
+        mode: str,
+        allow: tuple[str, ...],
+        deny: tuple[str, ...],
+        workspace: Path,
+    ) -> Decision:
+        """See `host.kit.Kit`."""
+        return decide(ask, mode, allow, deny, workspace=workspace)
+
+
+def _refuse_half_configured(config: Config) -> None:
+    """The built-in planner is taken only if nothing else was meant (contract 9).
+
+    Raises:
+        Refused: ``unknown_model``: a provider is configured or a key is set, but this version
+            speaks to no network model.
+    """
+    meant = sorted({*config.providers, *environment_keys(os.environ)})
+    if not meant:
+        return
+    lacking = providers_without_key(config, os.environ)
+    if lacking:
+        raise Refused("unknown_model", f"The provider {lacking[0]!r} has no API key; set it.")
+    raise Refused(
+        "unknown_model",
+        f"The provider {meant[0]!r} is set up, but this version speaks to no network models; "
+        "use -m offline/scout.",
+    )
+
+
+def _fingerprint(workspace: Path) -> _Fingerprint:
+    files = (
+        user_config_path(os.environ),
+        extra_config_path(os.environ),
+        *(workspace / name for name in WORKSPACE_FILES),
+    )
+    return tuple(_identity(file) for file in files)
+
+
+def _identity(file: Path | None) -> tuple[int, int, int] | None:
+    if file is None:
+        return None
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,151 @@
+"""The prompt route: decode, check, find an earlier answer, accept, answer once it is durable."""
+
+from __future__ import annotations
+
+import hashlib
+
+import attrs
+from quart import Blueprint
+from quart.typing import ResponseReturnValue
+
+from crush_trio.host.open_run import OpenRun
+from crush_trio.host.workspace import Workspace
+from crush_trio.protocol import codec
+from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.ids import RunId, SessionId, is_run_id, new_id
+from crush_trio.protocol.requests import (
+    IF_BUSY,
+    ON_DISCONNECT,
+    PERMISSION_MODES,
+    PromptRequest,
+)
+from crush_trio.protocol.runs import Receipt
+from crush_trio.server.edge.app_base import EdgeApp
+from crush_trio.server.edge.call import current_call
+from crush_trio.server.services import Services, answer, body_as
+from crush_trio.store.contract import DuplicateRunError, RunRow
+
+BASE = "/v1/workspaces/<workspace_id>"
+
+
+def add_routes(app: EdgeApp, services: Services) -> None:
+    """Add the routes of this file."""
+    routes = Blueprint("prompts", __name__)
+    host = services.host
+
+    @routes.post(f"{BASE}/agent")
+    async def submit(workspace_id: str) -> ResponseReturnValue:
+        request, ignored = body_as(PromptRequest)
+        check_prompt(request)
+        services.kit.check_patterns((*request.allow_tools, *request.deny_tools))
+        digest = digest_of(workspace_id, request)
+        workspace = await host.open(workspace_id)
+        current_call().run_id = request.run_id
+        with host.using(workspace):
+            receipt = await _earlier(services, request.run_id, digest)
+            if receipt is None:
+                receipt = await _accept(services, workspace, request, digest)
+        return answer(attrs.evolve(receipt, ignored=ignored), 202)
+
+    app.register_blueprint(routes)
+
+
+async def _accept(
+    services: Services, workspace: Workspace, request: PromptRequest, digest: str
+) -> Receipt:
+    session = await workspace.session(SessionId(request.session_id))
+    local = current_call().peer.is_unix or services.options.allow_script_models
+    model = services.kit.model(request.model, workspace.path, local=local)
+    # Two requests with one id may have come this far together: `open_run` is looked at again
+    # with no await before the acceptance.
+    twin = services.host.open_run(request.run_id) if request.run_id else None
+    if twin is not None:
+        return await _receipt_of(twin, digest)
+    open_run = workspace.submit(
+        session,
+        request,
+        run_id=RunId(request.run_id or new_id()),
+        digest=digest,
+        principal=current_call().principal,
+        model=model,
+    )
+    current_call().run_id = open_run.id
+    try:
+        return (await open_run.accepted.wait()).value.receipt
+    except DuplicateRunError:
+        session.withdraw(open_run)
+        receipt = await _earlier(services, request.run_id, digest)
+        if receipt is None:
+            raise
+        return receipt
+    except Exception:
+        session.withdraw(open_run)
+        raise
+
+
+async def _earlier(services: Services, run_id: str | None, digest: str) -> Receipt | None:
+    """The receipt of the same request, if it was answered before (G3).
+
+    Raises:
+        Refused: ``run_id_conflict``: the id belongs to another request.
+    """
+    if run_id is None:
+        return None
+    open_run = services.host.open_run(run_id)
+    if open_run is not None:
+        return await _receipt_of(open_run, digest)
+    row = await services.store.run(RunId(run_id))
+    return None if row is None else _same(row, digest)
+
+
+async def _receipt_of(open_run: OpenRun, digest: str) -> Receipt:
+    _same(open_run.row, digest)
+    return (await open_run.accepted.wait()).value.receipt
+
+
+def _same(row: RunRow, digest: str) -> Receipt:
+    if row.digest != digest:
+        raise Refused(
+            "run_id_conflict",
+            f"The run id {row.record.id!r} belongs to another prompt; choose a new one.",
+        )
+    return row.receipt
+
+
+def digest_of(workspace_id: str, request: PromptRequest) -> str:
+    """What two requests must share to be the same: the workspace and every known key."""
+    raw = codec.encode([workspace_id, codec.to_json(request)])
+    return hashlib.sha256(raw).hexdigest()
+
+
+def check_prompt(request: PromptRequest) -> None:
+    """Check what needs no state.
+
+    Raises:
+        Refused: 400, with the allowed values where there are any.
+    """
+    if not request.session_id:
+        raise Refused("session_required", "`session_id` is required; create a session first.")
+    has_text = any(item.mime_type.startswith("text/") for item in request.attachments)
+    if not request.prompt.strip() and not has_text:
+        raise Refused("prompt_empty", "The prompt is empty.")
+    if request.run_id is not None and not is_run_id(request.run_id):
+        raise Refused("bad_run_id", "`run_id` must be 1-128 of A-Z, a-z, 0-9 and ._:-")
+    _one_of("if_busy", request.if_busy, IF_BUSY)
+    _one_of("permission_mode", request.permission_mode, PERMISSION_MODES)
+    _one_of("on_disconnect", request.on_disconnect, ON_DISCONNECT)
+    if request.permission_mode == "ask":
+        raise Refused(
+            "permission_mode_unavailable",
+            "This version cannot ask for permissions; use permission_mode deny or allow, "
+            "with allow_tools and deny_tools.",
+        )
+    if request.limits is not None:
+        for name, value in attrs.asdict(request.limits).items():
+            if value is not None and not value > 0:
+                raise Refused("bad_request", f"`limits.{name}` must be greater than 0.")
+
+
+def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
+    if value is not None and value not in allowed:
+        raise Refused("bad_request", f"`{name}` must be one of {', '.join(allowed)}.")

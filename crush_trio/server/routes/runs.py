@@ -1,0 +1,186 @@
+"""Routes about runs: records, waiting, cancel, edit, drop, and a session's queue."""
+
+from __future__ import annotations
+
+import math
+
+import trio
+from quart import Blueprint, request
+from quart.typing import ResponseReturnValue
+
+from crush_trio import limits
+from crush_trio.host.open_run import OpenRun
+from crush_trio.host.session import Session
+from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.ids import RunId, SessionId
+from crush_trio.protocol.requests import EditRequest
+from crush_trio.protocol.runs import CancelledBy, CancelReceipt, RunRecord, RunState
+from crush_trio.server.edge.app_base import EdgeApp
+from crush_trio.server.services import (
+    Services,
+    answer,
+    body_as,
+    by_caller,
+    limit_argument,
+)
+from crush_trio.store.contract import RunRow
+
+BASE = "/v1/workspaces/<workspace_id>"
+
+
+def add_routes(app: EdgeApp, services: Services) -> None:
+    """Add the routes of this file."""
+    routes = Blueprint("runs", __name__)
+    host, store = services.host, services.store
+
+    async def stored(run_id: str) -> RunRow:
+        row = await store.run(RunId(run_id))
+        if row is None:
+            raise Refused("run_not_found", f"There is no run {run_id!r}.")
+        return row
+
+    async def session_of(open_run: OpenRun) -> Session:
+        workspace = await host.open(open_run.row.record.workspace_id)
+        return await workspace.session(open_run.session_id)
+
+    @routes.get("/v1/runs/<run_id>")
+    async def show(run_id: str) -> ResponseReturnValue:
+        wait_s = _wait_argument()
+        open_run = host.open_run(run_id)
+        if open_run is not None and wait_s:
+            await _wait_for_end(open_run, wait_s, services.stopping)
+        return answer((await stored(run_id)).record)
+
+    @routes.get("/v1/runs")
+    async def listing() -> ResponseReturnValue:
+        return answer({"runs": await _list(services, request.args.get("workspace_id"))})
+
+    @routes.get(f"{BASE}/runs")
+    async def workspace_listing(workspace_id: str) -> ResponseReturnValue:
+        return answer({"runs": await _list(services, workspace_id)})
+
+    @routes.post("/v1/runs/<run_id>/cancel")
+    @routes.post(f"{BASE}/runs/<run_id>/cancel")
+    async def cancel(run_id: str, workspace_id: str = "") -> ResponseReturnValue:
+        open_run = host.open_run(run_id)
+        if open_run is None:
+            record = (await stored(run_id)).record
+            return answer(CancelReceipt(record.accept_seq, too_late=(record.id,)))
+        session = await session_of(open_run)
+        ticket = session.cancel(by_caller("user"), open_run.id)
+        return answer((await ticket.wait()).value)
+
+    @routes.patch("/v1/runs/<run_id>")
+    @routes.patch(f"{BASE}/runs/<run_id>")
+    async def edit(run_id: str, workspace_id: str = "") -> ResponseReturnValue:
+        body, _ = body_as(EditRequest)
+        if body.prompt is None and body.position is None:
+            raise Refused("bad_request", "Name a new `prompt` or a new `position`.")
+        if body.prompt is not None and not body.prompt.strip():
+            raise Refused("prompt_empty", "The prompt is empty.")
+        if body.position is not None and body.position < 0:
+            raise Refused("bad_request", "`position` counts from 0, the next run to start.")
+        session = await session_of(await _queued(run_id))
+        changed = await session.edit(RunId(run_id), body.prompt, body.position).wait()
+        return answer(changed.value.record)
+
+    @routes.delete("/v1/runs/<run_id>")
+    @routes.delete(f"{BASE}/runs/<run_id>")
+    async def drop(run_id: str, workspace_id: str = "") -> ResponseReturnValue:
+        open_run = await _queued(run_id)
+        session = await session_of(open_run)
+        if open_run.run not in session.queue.waiting():
+            raise Refused("run_not_queued", "The run is not waiting any more; cancel it instead.")
+        ticket = session.cancel(by_caller("drop"), open_run.id)
+        return answer((await ticket.wait()).value)
+
+    async def _queued(run_id: str) -> OpenRun:
+        open_run = host.open_run(run_id)
+        if open_run is None:
+            await stored(run_id)
+            raise Refused("run_not_queued", "The run has ended; nothing was changed.")
+        return open_run
+
+    # --- a session's queue ----------------------------------------------------------------
+
+    async def known_session(workspace_id: str, session_id: str) -> Session | None:
+        """The session if it has been used since the workspace opened; others have no open run."""
+        workspace = host.find_open(host.row(workspace_id).id)
+        if workspace is None:
+            return None
+        return next((s for s in workspace.open_sessions() if s.id == SessionId(session_id)), None)
+
+    async def cancel_session(
+        workspace_id: str, session_id: str, by: CancelledBy, *, waiting_only: bool
+    ) -> CancelReceipt:
+        session = await known_session(workspace_id, session_id)
+        if session is None:
+            workspace = host.find_open(host.row(workspace_id).id)
+            last = workspace.last_accept if workspace is not None else 0
+            return CancelReceipt(last or host.row(workspace_id).last_accept)
+        ticket = session.clear(by) if waiting_only else session.cancel(by)
+        return (await ticket.wait()).value
+
+    @routes.post(f"{BASE}/agent/sessions/<session_id>/cancel")
+    async def cancel_all(workspace_id: str, session_id: str) -> ResponseReturnValue:
+        by = by_caller("user")
+        return answer(await cancel_session(workspace_id, session_id, by, waiting_only=False))
+
+    @routes.post(f"{BASE}/agent/sessions/<session_id>/prompts/clear")
+    async def clear(workspace_id: str, session_id: str) -> ResponseReturnValue:
+        by = by_caller("drop")
+        return answer(await cancel_session(workspace_id, session_id, by, waiting_only=True))
+
+    @routes.get(f"{BASE}/agent/sessions/<session_id>/prompts/queued")
+    async def queued(workspace_id: str, session_id: str) -> ResponseReturnValue:
+        session = await known_session(workspace_id, session_id)
+        return answer(len(session.queue.waiting()) if session is not None else 0)
+
+    @routes.get(f"{BASE}/agent/sessions/<session_id>/prompts/list")
+    async def prompts(workspace_id: str, session_id: str) -> ResponseReturnValue:
+        session = await known_session(workspace_id, session_id)
+        waiting = session.waiting_runs() if session is not None else ()
+        return answer([open_run.row.request.prompt for open_run in waiting])
+
+    app.register_blueprint(routes)
+
+
+def _wait_argument() -> float:
+    text = request.args.get("wait")
+    if text is None:
+        return 0.0
+    try:
+        wait_s = float(text)
+    except ValueError:
+        wait_s = math.nan
+    if not 0 <= wait_s <= limits.WAIT_MAX_S:
+        raise Refused("bad_request", f"`wait` must be a number from 0 to {limits.WAIT_MAX_S:g}.")
+    return wait_s
+
+
+async def _wait_for_end(open_run: OpenRun, wait_s: float, stopping: trio.Event) -> None:
+    """Wait until the run has ended, the time is over, or the server stops."""
+    with trio.move_on_after(wait_s):
+        async with trio.open_nursery() as nursery:
+
+            async def leave_when(event: trio.Event) -> None:
+                await event.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(leave_when, open_run.ended)
+            nursery.start_soon(leave_when, stopping)
+
+
+async def _list(services: Services, workspace_id: str | None) -> tuple[RunRecord, ...]:
+    state = request.args.get("state")
+    if state is not None and state not in set(RunState):
+        raise Refused("bad_request", f"`state` must be one of {', '.join(RunState)}.")
+    session_id = request.args.get("session_id")
+    before = request.args.get("before")
+    return await services.store.runs(
+        workspace_id=services.host.row(workspace_id).id if workspace_id else None,
+        session_id=SessionId(session_id) if session_id else None,
+        state=state,
+        limit=limit_argument(),
+        before=RunId(before) if before else None,
+    )

@@ -1,0 +1,132 @@
+"""Routes about workspaces: create, list, release, close, purge, configuration, snapshot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import attrs
+import trio
+from quart import Blueprint, request
+from quart.typing import ResponseReturnValue
+
+from crush_trio.host.workspace import Workspace
+from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.requests import CreateWorkspace, Snapshot, WorkspaceInfo
+from crush_trio.server.edge.answers import empty_response
+from crush_trio.server.edge.app_base import EdgeApp
+from crush_trio.server.services import Services, answer, body_as, busy_sessions
+from crush_trio.store.contract import WorkspaceRow
+
+
+def add_routes(app: EdgeApp, services: Services) -> None:
+    """Add the routes of this file."""
+    routes = Blueprint("workspaces", __name__)
+    host = services.host
+
+    def info(row: WorkspaceRow, workspace: Workspace | None) -> WorkspaceInfo:
+        """Blocking: reads the configuration of the directory."""
+        return WorkspaceInfo(
+            id=row.id,
+            path=row.path,
+            config=services.kit.setup(Path(row.path)).public(),
+            version=services.version.version,
+            yolo=workspace is not None and workspace.default_mode == "allow",
+            data_dir=str(services.options.data_dir),
+            open=workspace is not None,
+        )
+
+    @routes.post("/v1/workspaces")
+    async def create() -> ResponseReturnValue:
+        body, ignored = body_as(CreateWorkspace)
+        path = await trio.to_thread.run_sync(checked_directory, body.path)
+        workspace = await host.by_path(path)
+        if body.client_id:
+            workspace.holds.add(body.client_id)
+        if body.yolo:
+            workspace.default_mode = "allow"
+        described = await trio.to_thread.run_sync(info, workspace.row, workspace)
+        return answer(attrs.evolve(described, ignored=ignored))
+
+    @routes.get("/v1/workspaces")
+    async def listing() -> ResponseReturnValue:
+        rows = [workspace.row for workspace in host.workspaces()]
+        if request.args.get("known") == "true":
+            rows = list(host.known.values())
+        return answer(
+            [await trio.to_thread.run_sync(info, row, host.find_open(row.id)) for row in rows]
+        )
+
+    @routes.get("/v1/workspaces/<workspace_id>")
+    async def show(workspace_id: str) -> ResponseReturnValue:
+        row = host.row(workspace_id)
+        return answer(await trio.to_thread.run_sync(info, row, host.find_open(row.id)))
+
+    @routes.get("/v1/workspaces/<workspace_id>/config")
+    async def config(workspace_id: str) -> ResponseReturnValue:
+        workspace = await host.open(workspace_id)
+        setup = await trio.to_thread.run_sync(services.kit.setup, workspace.path)
+        return answer(setup.public())
+
+    @routes.delete("/v1/workspaces/<workspace_id>")
+    async def release(workspace_id: str) -> ResponseReturnValue:
+        if request.args.get("purge") == "true":
+            await host.purge(workspace_id)
+            return empty_response()
+        row = host.known.get(host.row(workspace_id).id) if workspace_id in host.known else None
+        workspace = host.find_open(row.id) if row is not None else None
+        if workspace is not None:
+            workspace.holds.discard(request.args.get("client_id", ""))
+            workspace.last_used = trio.current_time()
+        return empty_response()  # CW 2.3: 200 for an unknown workspace too
+
+    @routes.post("/v1/workspaces/<workspace_id>/close")
+    async def close(workspace_id: str) -> ResponseReturnValue:
+        workspace = host.find_open(host.row(workspace_id).id)
+        if workspace is not None:
+            if workspace.has_open_runs():
+                raise Refused("open_runs", "Runs are open in this workspace; cancel them first.")
+            host.close(workspace)
+            await workspace.closed.wait()
+        return empty_response()
+
+    @routes.get("/v1/workspaces/<workspace_id>/permissions")
+    async def permissions(workspace_id: str) -> ResponseReturnValue:
+        host.row(workspace_id)
+        return answer([])  # modes allow and deny decide at once; nothing is ever pending
+
+    @routes.get("/v1/workspaces/<workspace_id>/snapshot")
+    async def snapshot(workspace_id: str) -> ResponseReturnValue:
+        row = host.row(workspace_id)
+        rows = await services.store.snapshot(row.id, None, messages=0, before=None)
+        busy = busy_sessions(host.find_open(row.id))
+        return answer(
+            Snapshot(
+                seq=rows.seq,
+                epoch=services.store.epoch,
+                runs=rows.runs,
+                sessions=tuple(
+                    attrs.evolve(session, is_busy=session.id in busy) for session in rows.sessions
+                ),
+            )
+        )
+
+    app.register_blueprint(routes)
+
+
+def checked_directory(path: str) -> Path:
+    """The directory a client named, symlinks resolved; blocking.
+
+    Raises:
+        Refused: ``path_required``, ``path_relative``, ``path_missing``, ``path_unreadable``.
+    """
+    if not path:
+        raise Refused("path_required", "`path` is required: the absolute path of a directory.")
+    if "\0" in path or not os.path.isabs(path):
+        raise Refused("path_relative", f"`path` must be an absolute path, not {path!r}.")
+    resolved = Path(os.path.realpath(path))
+    if not resolved.is_dir():
+        raise Refused("path_missing", f"{path} is not a directory.")
+    if not os.access(resolved, os.R_OK | os.X_OK):
+        raise Refused("path_unreadable", f"{path} cannot be read; check its permissions.")
+    return resolved

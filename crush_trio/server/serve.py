@@ -1,0 +1,251 @@
+"""The composition root: the nested blocks of a server's life, and the signals that end it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import os
+import platform
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from crush_trio import __version__, limits
+from crush_trio.host.host import Host, HostOptions, open_host
+from crush_trio.journal import Journal
+from crush_trio.protocol.errors import CrushError
+from crush_trio.protocol.ids import new_id
+from crush_trio.protocol.requests import VersionInfo
+from crush_trio.protocol.sockets import default_socket_path
+from crush_trio.protocol.version import PROTOCOL
+from crush_trio.server.edge.access_log import AccessLog
+from crush_trio.server.edge.app_base import EdgeApp, create_quart_app
+from crush_trio.server.edge.gate import Gate
+from crush_trio.server.edge.hypercorn_fixes import serve_http
+from crush_trio.server.edge.sockets import BoundSocket, TcpBind, UnixBind, bind, parse_host
+from crush_trio.server.edge.tokens import load_tokens
+from crush_trio.server.kit import ServerKit
+from crush_trio.server.options import ServeOptions
+from crush_trio.server.routes import prompts, runs, sessions, stream, system, workspaces
+from crush_trio.server.services import Services
+from crush_trio.server.watchdog import start_watchdog
+from crush_trio.store.sqlite import SqliteStore, open_store
+from crush_trio.tools.spill import SpillArea
+
+logger = logging.getLogger("crush_trio")
+
+EXIT_CANNOT_START = 4
+EXIT_STORE_FAILED = 75
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@attrs.define(eq=False)
+class Stop:
+    """Why and when the server stops; the first reason wins."""
+
+    event: trio.Event = attrs.field(factory=trio.Event)
+    reason: str = ""
+
+    def request(self, reason: str) -> None:
+        """Begin the shutdown. Never waits, idempotent."""
+        if not self.event.is_set():
+            self.reason = reason
+            logger.info("stopping: %s", reason)
+            self.event.set()
+
+
+async def serve(options: ServeOptions) -> int:
+    """Run a server until a signal, a ``stop`` or a dead store; its exit code (contract 6)."""
+    stop = Stop()
+    failed: BaseException | None = None
+    with contextlib.ExitStack() as cleanup:
+        try:
+            async with (
+                _open_parts(options, cleanup) as (store, journal, kit),
+                trio.open_nursery() as nursery,
+            ):
+                nursery.start_soon(_stop_on_signal, stop)
+                nursery.start_soon(_stop_on_dead_store, store, stop)
+                try:
+                    await _serve_with(options, store, journal, kit, stop)
+                finally:
+                    nursery.cancel_scope.cancel()
+        except* CrushError as group:
+            failed = _first(group)
+    if failed is not None:
+        print(f"crush-trio: {failed}", file=sys.stderr)  # noqa: T201  # for whoever started it
+        return EXIT_CANNOT_START
+    return EXIT_STORE_FAILED if stop.reason == "store" else 0
+
+
+@asynccontextmanager
+async def _open_parts(
+    options: ServeOptions, cleanup: contextlib.ExitStack
+) -> AsyncIterator[tuple[SqliteStore, Journal, ServerKit]]:
+    journal = Journal()
+    async with open_store(
+        options.data_dir, durability=options.durability, publish=journal.publish
+    ) as store:
+        cleanup.enter_context(_logging_to(options.data_dir, verbose=options.verbose))
+        yield store, journal, ServerKit(options.data_dir, SpillArea(options.data_dir / "outputs"))
+
+
+async def _serve_with(
+    options: ServeOptions, store: SqliteStore, journal: Journal, kit: ServerKit, stop: Stop
+) -> None:
+    """The nesting that is the shutdown order: host inside HTTP inside store (G11)."""
+    http_stop = trio.Event()
+    host_options = HostOptions(options.idle_timeout_s, options.requeue_within_s)
+    with contextlib.ExitStack() as sockets:
+        async with trio.open_nursery() as http:
+            try:
+                async with open_host(store, journal, kit, host_options) as host:
+                    services = _services(options, host, store, kit, stop)
+                    bound = [sockets.enter_context(each) for each in _bind_all(options)]
+                    app = _create_app(options, services, kit, bound)
+                    await http.start(
+                        partial(
+                            serve_http,
+                            app,
+                            [each.listener for each in bound],
+                            stop=http_stop,
+                            graceful_timeout_s=limits.SHUTDOWN_HTTP_S,
+                        )
+                    )
+                    store.announce(bound[0].url)
+                    _announce(bound)
+                    if options.idle_exit_s is not None:
+                        http.start_soon(_stop_when_idle, host, options.idle_exit_s, stop)
+                    await stop.event.wait()
+                    start_watchdog(options.shutdown_timeout_s + limits.WATCHDOG_EXTRA_S)
+                    # One step: refuse new prompts, and be found by nobody any more.
+                    host.stop()
+                    for each in bound:
+                        each.retire()
+                with trio.move_on_after(limits.SHUTDOWN_SUBSCRIBERS_S, shield=True):
+                    await host.wait_no_subscribers()
+            finally:
+                http_stop.set()
+
+
+def _services(
+    options: ServeOptions, host: Host, store: SqliteStore, kit: ServerKit, stop: Stop
+) -> Services:
+    version = VersionInfo(
+        version=__version__,
+        commit="unknown",
+        build_id=__version__,
+        go_version="",
+        platform=f"{platform.system().lower()}/{platform.machine()}",
+        protocol=PROTOCOL,
+        server_id=new_id(),
+        pid=os.getpid(),
+    )
+    return Services(host, store, kit, options, version, stop.event, stop.request)
+
+
+def _bind_all(options: ServeOptions) -> Iterator[BoundSocket]:
+    default = UnixBind(default_socket_path(options.data_dir, os.environ, os.getuid()))
+    addresses = [parse_host(url) for url in options.hosts] or [default]
+    for address in addresses:
+        yield bind(address, insecure_plaintext=options.insecure_plaintext)
+
+
+def _create_app(
+    options: ServeOptions, services: Services, kit: ServerKit, bound: Sequence[BoundSocket]
+) -> EdgeApp:
+    addresses = [parse_host(url) for url in options.hosts]
+    tokens = None
+    if any(isinstance(address, TcpBind) for address in addresses):
+        tokens = load_tokens(options.data_dir, os.environ, os.getuid(), options.token_file)
+    gate = Gate(
+        uid=os.getuid(),
+        tokens=tokens,
+        bound=frozenset(name for each in bound for name in each.names),
+        allowed_hosts=frozenset(options.allowed_hosts),
+        allowed_origins=frozenset(options.allowed_origins),
+        tool_launchers=kit.launcher_pids,
+    )
+    app = create_quart_app(gate, AccessLog(options.data_dir / "access.log"))
+    for routes in (system, workspaces, sessions, runs, prompts, stream):
+        routes.add_routes(app, services)
+    return app
+
+
+def _announce(bound: Sequence[BoundSocket]) -> None:
+    """Say where we listen; the first line is the readiness signal (contract 6)."""
+    for each in bound:
+        print(f"listening on {each.url}", flush=True)  # noqa: T201  # the contract's ready line
+        logger.info("listening on %s", each.url)
+
+
+# --- what stops a server ------------------------------------------------------------------
+
+
+async def _stop_on_signal(stop: Stop) -> None:
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async for number in signals:
+            stop.request(signal.Signals(number).name)
+            break
+    # From here on the kernel serves a second signal: it ends the process at once (G11).
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+async def _stop_on_dead_store(store: SqliteStore, stop: Stop) -> None:
+    await store.failed.wait()
+    stop.request("store")
+
+
+async def _stop_when_idle(host: Host, idle_exit_s: float, stop: Stop) -> None:
+    while not stop.event.is_set():
+        expires = host.last_used + idle_exit_s
+        if host.is_idle() and trio.current_time() >= expires:
+            stop.request("idle")
+            return
+        wait_s = max(expires - trio.current_time(), min(idle_exit_s, limits.IDLE_LOOK_S))
+        with trio.move_on_after(wait_s):
+            await stop.event.wait()
+
+
+# --- logging ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _logging_to(data_dir: Path, *, verbose: bool) -> Iterator[None]:
+    """Our log lines go to ``server.log`` in the data directory, and to stderr when verbose."""
+    handlers: list[logging.Handler] = [
+        logging.handlers.RotatingFileHandler(
+            data_dir / "server.log",
+            maxBytes=limits.SERVER_LOG_BYTES,
+            backupCount=limits.SERVER_LOG_FILES,
+            encoding="utf-8",
+        )
+    ]
+    if verbose:
+        handlers.append(logging.StreamHandler())
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    for handler in handlers:
+        handler.setFormatter(form)
+        logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

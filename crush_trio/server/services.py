@@ -1,0 +1,89 @@
+"""What the routes of one server share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import attrs
+import trio
+from quart import request
+from quart_trio.wrappers import TrioResponse
+
+from crush_trio import limits
+from crush_trio.host.host import Host
+from crush_trio.host.kit import Kit
+from crush_trio.host.workspace import Workspace
+from crush_trio.protocol import codec
+from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.requests import VersionInfo
+from crush_trio.protocol.runs import CancelledBy
+from crush_trio.server.edge.answers import json_response
+from crush_trio.server.edge.call import current_call
+from crush_trio.server.options import ServeOptions
+from crush_trio.store.contract import Store
+
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class Services:
+    """One server's parts, as its routes use them.
+
+    ``request_stop`` begins the shutdown with a reason; never waits.
+    """
+
+    host: Host
+    store: Store
+    kit: Kit
+    options: ServeOptions
+    version: VersionInfo
+    stopping: trio.Event
+    request_stop: Callable[[str], None]
+
+
+def answer(value: Any, status: int = 200) -> TrioResponse:
+    """A value of ours as a JSON answer."""
+    return json_response(codec.encode(value), status)
+
+
+def body_as(cls: type[T]) -> tuple[T, tuple[str, ...]]:
+    """The request's body, and its keys that nobody knows.
+
+    Raises:
+        DecodeError: 400.
+    """
+    return codec.decode_body(current_call().body, cls)
+
+
+def by_caller(reason: str, client_id: str | None = None) -> CancelledBy:
+    """Who asks for a cancel."""
+    return CancelledBy(current_call().principal, client_id or request.args.get("client_id"), reason)
+
+
+def int_argument(name: str, default: int, *, least: int, most: int) -> int:
+    """An integer query parameter within its range.
+
+    Raises:
+        Refused: ``bad_request`` that names the range.
+    """
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most:
+        raise Refused("bad_request", f"`{name}` must be a whole number from {least} to {most}.")
+    return int(text)
+
+
+def limit_argument() -> int:
+    """The ``limit`` of a list."""
+    return int_argument("limit", limits.LIST_LIMIT_DEFAULT, least=1, most=limits.LIST_LIMIT_MAX)
+
+
+def busy_sessions(workspace: Workspace | None) -> frozenset[str]:
+    """Sessions of a workspace whose run is being driven; none if it is not open."""
+    if workspace is None:
+        return frozenset()
+    return frozenset(
+        session.id for session in workspace.open_sessions() if session.queue.current is not None
+    )
