@@ -102,6 +102,7 @@ LS_TIMEOUT_S = 10.0  # then what was found so far is shown, marked as truncated
 TREE_SUMMARY_FILES = 100_000  # counted by ls of all levels; then it says it is not complete
 TREE_SUMMARY_S = 3.0  # the same bound by time
 TREE_SUMMARY_ROWS = 30  # extensions, directories and largest files it names; the rest is left out
+TREE_SUMMARY_NAMES = 200  # names in the directory itself, files first; the rest is left out
 LS_DEPTH = 50  # directories deeper than this are not entered by ls, glob and grep
 SEARCH_FILE_BYTES = 8 * 1024 * 1024  # grep skips larger files
 SEARCH_MEMORY_BYTES = 2 * 1024 * 1024 * 1024  # address space of our own search process
@@ -139,7 +140,7 @@ BACKOFF_MAX_S = 5.0  # longest wait between two attempts
 AUTOSTART_TRIES = 3  # then exit 4 with the server's own sentence
 AUTOSTART_LOCK_S = 60.0  # waiting for somebody else who is starting a server; then exit 4
 AUTOSTART_PROBE_S = 1.0  # one look whether a server answers
-SERVER_LOG_BYTES = 8 * 1024 * 1024  # an older log is renamed to .1 at the next auto-start
+SERVER_OUTPUT_BYTES = 8 * 1024 * 1024  # a longer server.out is renamed at the next auto-start
 STOP_WAIT_S = SHUTDOWN_TIMEOUT_S + WATCHDOG_EXTRA_S + 2.0  # `stop` waits this long for the end
 ATTACHMENT_BYTES = 20 * 1024 * 1024  # all --file attachments together; more is exit 2
 WAIT_SLICE_S = 25.0  # one GET with wait=; repeated until the run has ended

@@ -17,6 +17,8 @@ Status lines: ``started PID``, ``exited CODE ALIVE``, ``ended KILLED``, ``left P
 Without ``/proc`` (macOS) the command's process group stands for its tree.
 """
 
+from __future__ import annotations
+
 import os
 import select
 import signal
@@ -29,7 +31,7 @@ MARK = "CRUSH_TRIO_LAUNCHER"  # in every descendant's environment: "<pid>:<start
 HAS_PROC = os.path.exists("/proc/self/stat")
 
 
-def stat_of(pid):
+def stat_of(pid: int | str) -> tuple[bytes, int, int] | None:
     """State, parent and start time (ticks since boot) of a process, or ``None`` if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -40,16 +42,18 @@ def stat_of(pid):
     return fields[0], int(fields[1]), int(fields[19])
 
 
-def descendants():
+def descendants() -> dict[int, int]:
     """``{pid: start time}`` of every live process below this one."""
-    children, starts = {}, {}
+    children: dict[int, list[int]] = {}
+    starts: dict[int, int] = {}
     for name in os.listdir("/proc") if HAS_PROC else ():
         stat = stat_of(name) if name.isdigit() else None
         if stat is not None:
             children.setdefault(stat[1], []).append(int(name))
             if stat[0] not in (b"Z", b"X"):
                 starts[int(name)] = stat[2]
-    found, todo = {}, [os.getpid()]
+    found: dict[int, int] = {}
+    todo = [os.getpid()]
     while todo:
         for pid in children.get(todo.pop(), ()):
             todo.append(pid)
@@ -58,7 +62,7 @@ def descendants():
     return found
 
 
-def send(pid, started, number):
+def send(pid: int, started: int, number: signal.Signals) -> None:
     """Signal the process that had this pid and start time, and no other."""
     try:
         handle = os.pidfd_open(pid)
@@ -77,7 +81,9 @@ def send(pid, started, number):
 class Launcher:
     """The command's tree, from its start until nothing of it is left."""
 
-    def __init__(self, control, status, outputs, grace, total):
+    def __init__(
+        self, control: int, status: int, outputs: list[int], grace: float, total: float
+    ) -> None:
         self.control = control
         self.status = status
         self.outputs = outputs
@@ -85,7 +91,7 @@ class Launcher:
         self.total = total
         self.shell = 0
         self.exited = False
-        self.killed = set()
+        self.killed: set[tuple[int, int]] = set()
         self.draining = False
         self.stop_asked = False
         self.wake_read, wake_write = os.pipe()
@@ -96,16 +102,16 @@ class Launcher:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self.asked_by_signal)
 
-    def asked_by_signal(self, *_):
+    def asked_by_signal(self, *_: object) -> None:
         self.stop_asked = True
 
-    def tell(self, line):
+    def tell(self, line: str) -> None:
         try:
             os.write(self.status, line.encode("utf-8", "replace") + b"\n")
         except OSError:
             self.stop_asked = True  # nobody listens any more
 
-    def start(self, argv):
+    def start(self, argv: list[str]) -> None:
         self.shell = os.fork()
         if self.shell == 0:
             become(argv)
@@ -114,7 +120,7 @@ class Launcher:
         os.dup2(null, 2)
         self.tell(f"started {self.shell}")
 
-    def reap(self):
+    def reap(self) -> bool:
         """Collect whatever has ended; say whether anything of the tree is left."""
         while True:
             try:
@@ -129,7 +135,7 @@ class Launcher:
                 alive = len(descendants()) if HAS_PROC else int(self.group_alive())
                 self.tell(f"exited {128 - code if code < 0 else code} {alive}")
 
-    def group_alive(self):
+    def group_alive(self) -> bool:
         try:
             os.killpg(self.shell, 0)
         except ProcessLookupError:
@@ -138,7 +144,7 @@ class Launcher:
             return True
         return True
 
-    def signal_all(self, number):
+    def signal_all(self, number: signal.Signals) -> None:
         if not HAS_PROC:
             self.killed.add((self.shell, 0))
             try:
@@ -152,7 +158,7 @@ class Launcher:
                 send(pid, started, number)
                 send(pid, started, signal.SIGCONT)
 
-    def wait(self, seconds):
+    def wait(self, seconds: float | None) -> None:
         """Sleep until something ends or is asked, at most ``seconds`` (``None``: no bound)."""
         fds = [self.wake_read]
         if seconds is None:
@@ -169,13 +175,13 @@ class Launcher:
                 self.outputs.remove(fd)
 
     @staticmethod
-    def read(fd):
+    def read(fd: int) -> bytes:
         try:
             return os.read(fd, 65_536)
         except BlockingIOError:
             return b"?"
 
-    def kill_tree(self):
+    def kill_tree(self) -> None:
         """TERM now, KILL after the grace, give up after the total."""
         began = time.monotonic()
         while self.reap():
@@ -185,7 +191,7 @@ class Launcher:
             self.signal_all(signal.SIGTERM if spent < self.grace else signal.SIGKILL)
             self.wait(RESCAN_S)
 
-    def run(self, argv):
+    def run(self, argv: list[str]) -> None:
         self.start(argv)
         while not self.stop_asked and self.reap():
             self.wait(None)
@@ -196,7 +202,7 @@ class Launcher:
             self.tell(f"left {pid} {started} {command_of(pid)}")
 
 
-def command_of(pid):
+def command_of(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
             return file.read().strip()
@@ -204,7 +210,7 @@ def command_of(pid):
         return "?"
 
 
-def become(argv):
+def become(argv: list[str]) -> None:
     """Turn this forked child into the command; never returns."""
     code = 126
     try:
@@ -225,7 +231,7 @@ def become(argv):
         os._exit(code)
 
 
-def main():
+def main() -> None:
     control, status, out, err = (int(text) for text in sys.argv[1:5])
     grace, total = float(sys.argv[5]), float(sys.argv[6])
     if sys.argv[7] == "1":
@@ -236,7 +242,8 @@ def main():
         import ctypes  # here: macOS has no use for it
 
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        os.environ[MARK] = f"{os.getpid()}:{stat_of(os.getpid())[2]}"
+        own = stat_of(os.getpid())
+        os.environ[MARK] = f"{os.getpid()}:{own[2] if own else 0}"
     Launcher(control, status, [out, err], grace, total).run(sys.argv[8:])
     os._exit(0)  # nothing here needs the interpreter's own end, which takes longer
 

@@ -224,4 +224,6 @@ class _Call:
             still_running=0 if timed_out else launched.still_running,
             started_ms=began_ms,
             ended_ms=time.time_ns() // 1_000_000,
+            stdout_dropped_lines=self._out.kept.dropped_lines,
+            stderr_dropped_lines=self._err.kept.dropped_lines,
         )

@@ -74,5 +74,3 @@ async def _wait_for_one(process: LeftProcess, seconds: float) -> None:
             await trio.lowlevel.wait_readable(handle)
     finally:
         os.close(handle)
-
-

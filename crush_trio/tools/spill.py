@@ -159,7 +159,9 @@ class CallSpill:
     def _write_ring(self, data: bytes) -> None:
         while data and self._half:
             if self._ring is None:
-                self._ring = tempfile.TemporaryFile(dir=self._area.directory, buffering=0)
+                self._ring = tempfile.TemporaryFile(  # noqa: SIM115 - closed by `_close`
+                    dir=self._area.directory, buffering=0
+                )
             at = self._ring_bytes % self._half
             part = data[: self._half - at]
             if self._ring_bytes < self._half and self._grant(len(part)) < len(part):

@@ -1,0 +1,171 @@
+"""Reading and replacing regular files: no link, FIFO or device is followed or waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from crush_trio.limits import EDIT_FILE_BYTES
+from crush_trio.tools.arguments import ToolProblem
+from crush_trio.tools.paths import open_directory, sync_directory
+
+BOM = "\ufeff"
+_SNIFF_BYTES = 8_192
+
+
+@attrs.frozen
+class Version:
+    """What tells one state of a file from the next."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+@attrs.frozen
+class TextFile:
+    """A file as text: line ends as they are, the byte order mark apart.
+
+    ``crlf``: every line ends in CRLF, so that what is added should, too.
+    """
+
+    text: str
+    bom: bool
+    crlf: bool
+    version: Version
+
+    @property
+    def whole(self) -> str:
+        """The contents with the byte order mark, if there is one."""
+        return BOM + self.text if self.bom else self.text
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[io.BufferedReader]:
+    """The regular file at exactly this resolved path, for reading.
+
+    Raises:
+        ToolProblem: It is a directory, FIFO, socket or device.
+        OSError: It does not exist or cannot be read.
+    """
+    with open_directory(path.parent) as directory:
+        # Non-blocking: opening a FIFO would otherwise wait for a writer that never comes.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
+        fd = os.open(path.name or ".", flags, dir_fd=directory)
+    with os.fdopen(fd, "rb") as file:
+        _demand_regular(os.fstat(fd), path)
+        yield file
+
+
+def _demand_regular(found: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise ToolProblem(f"path is a directory, not a file: {path}")
+    if not stat.S_ISREG(found.st_mode):
+        raise ToolProblem(f"not a regular file: {path}")
+
+
+def looks_binary(head: bytes) -> bool:
+    """Whether the first bytes of a file are not text: a NUL among them (as git decides it)."""
+    return b"\0" in head[:_SNIFF_BYTES]
+
+
+def read_text(path: Path) -> TextFile | None:
+    """The file at this resolved path as text; ``None`` if there is none. Blocks on the disk.
+
+    Raises:
+        ToolProblem: It is no regular file, larger than `EDIT_FILE_BYTES`, or not UTF-8 text.
+        OSError: It cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            found = os.fstat(file.fileno())
+            if found.st_size > EDIT_FILE_BYTES:
+                raise ToolProblem(
+                    f"{path} has {found.st_size} bytes; files over {EDIT_FILE_BYTES} bytes "
+                    "cannot be edited with this tool"
+                )
+            data = file.read(EDIT_FILE_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    if looks_binary(data):
+        raise ToolProblem(f"{path} is a binary file")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise ToolProblem(f"{path} is not UTF-8 text (byte {problem.start})") from problem
+    bom = text.startswith(BOM)
+    text = text.removeprefix(BOM)
+    crlf = "\n" in text and text.count("\r\n") == text.count("\n")
+    return TextFile(text, bom, crlf, _version(found))
+
+
+def _version(found: os.stat_result) -> Version:
+    return Version(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def replace_file(path: Path, content: str, expected: Version | None) -> int:
+    """Put ``content`` at this resolved path in one step; blocks on the disk.
+
+    A new file is written beside it, synced, given the old one's mode and owner, and renamed
+    over it, so a reader or a crash meets the old contents or the new ones. Missing directories
+    are made.
+
+    Args:
+        expected: The state the caller has seen; ``None``: there is no such file.
+
+    Returns:
+        The new file's modification time, in unix ns.
+
+    Raises:
+        ToolProblem: The file is in another state by now, or no UTF-8 text can hold ``content``.
+        OSError: It cannot be written; then it is as it was.
+    """
+    try:
+        data = content.encode("utf-8")
+    except UnicodeEncodeError as problem:
+        raise ToolProblem("the content holds a lone surrogate, which no file can") from problem
+    with open_directory(path.parent, create=expected is None) as directory:
+        name = f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o666 if expected is None else 0o600, dir_fd=directory)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                _take_over(fd, directory, path, expected)
+                os.fsync(fd)
+                written_ns = os.fstat(fd).st_mtime_ns
+            if expected is None:
+                # `link` refuses where `rename` would replace what appeared meanwhile.
+                os.link(name, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+                os.unlink(name, dir_fd=directory)
+            else:
+                os.rename(name, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first problem is the one to report
+                os.unlink(name, dir_fd=directory)
+            raise
+        with contextlib.suppress(PermissionError):  # a directory that may be written, not read
+            sync_directory(directory)
+    return written_ns
+
+
+def _take_over(fd: int, directory: int, path: Path, expected: Version | None) -> None:
+    """Check that the old file is still the expected one; take its mode and owner."""
+    try:
+        found = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        found = None
+    if (None if found is None else _version(found)) != expected:
+        raise ToolProblem(f"{path} has changed since it was looked at; nothing was written")
+    if found is not None:
+        with contextlib.suppress(PermissionError):  # another's file: the new one is ours
+            os.fchown(fd, found.st_uid, found.st_gid)
+        os.fchmod(fd, stat.S_IMODE(found.st_mode))
