@@ -12,7 +12,6 @@ import click
 from crush_trio import limits
 from crush_trio.cli.exit_codes import epilog
 from crush_trio.cli.options import ServerFlags, directory_option, reconnect_option, server_options
-from crush_trio.protocol.ids import is_run_id, new_id
 
 PERMISSION_MODES = ("ask", "deny", "allow")
 IF_BUSY = ("enqueue", "steer", "interrupt", "reject")
@@ -103,6 +102,8 @@ def command(
     _refuse_what_is_missing(fork=others["fork"], tls_ca=others["tls_ca"])
     if session is not None and continue_:
         raise click.UsageError("-s and -c both name a session; give one of them.")
+    from crush_trio.protocol.ids import is_run_id, new_id  # uuid costs a third of --help
+
     if run_id is not None and not is_run_id(run_id):
         raise click.BadParameter("1 to 128 of A-Z a-z 0-9 . _ : -", param_hint="--run-id")
     options = RunOptions(

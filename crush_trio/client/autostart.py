@@ -25,13 +25,15 @@ from crush_trio.limits import (
     AUTOSTART_TRIES,
     BACKOFF_FIRST_S,
     IDLE_EXIT_S,
-    SERVER_LOG_BYTES,
+    SERVER_OUTPUT_BYTES,
     STOP_WAIT_S,
 )
 from crush_trio.protocol.version import PROTOCOL
 
 SERVER_LOG = "server.log"
-"""Where an auto-started server writes, inside its data directory."""
+"""The server's own log, inside its data directory."""
+
+_OUTPUT = "server.out"  # stdout and stderr of an auto-started server: its first and last words
 
 _START_LOCK = "start.lock"
 _LOOK_AGAIN_S = 0.02  # neither a starting server nor a file lock can be waited for by event
@@ -188,11 +190,11 @@ async def _single_flight(path: Path) -> AsyncIterator[None]:
 
 
 def _spawn(data_dir: Path) -> _Child:
-    log = data_dir / SERVER_LOG
+    log = data_dir / _OUTPUT
     command = [sys.executable, "-P", "-m", "crush_trio", "serve", "--data-dir", str(data_dir)]
     try:
-        if log.exists() and log.stat().st_size > SERVER_LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
+        if log.exists() and log.stat().st_size > SERVER_OUTPUT_BYTES:
+            log.replace(log.with_suffix(".out.1"))
         fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise CannotStart(f"the log {log} cannot be written: {exc.strerror}") from exc
