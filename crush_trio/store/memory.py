@@ -79,16 +79,20 @@ class MemoryStore:
         self, workspace_id: WorkspaceId, commit: Commit[T], *, relaxed: bool = False
     ) -> Ticket[T]:
         """See `crush_trio.store.contract.Store.commit_nowait`."""
+        self.check_room()
+        pending = PendingCommit(workspace_id, commit, relaxed)
+        self._queue.append(pending)
+        self._token.run_sync_soon(self._apply_all)
+        return pending
+
+    def check_room(self) -> None:
+        """See `crush_trio.store.contract.Store.check_room`."""
         if self.failed.is_set():
             raise StoreError("store_failed", "the store in memory has failed")
         if self._closed:
             raise StoreError("store_failed", "the store in memory is closed")
         if len(self._queue) >= limits.WRITER_QUEUE_MAX:
             raise StoreError("overloaded", f"{len(self._queue)} changes wait; try again")
-        pending = PendingCommit(workspace_id, commit, relaxed)
-        self._queue.append(pending)
-        self._token.run_sync_soon(self._apply_all)
-        return pending
 
     async def workspaces(self) -> tuple[WorkspaceRow, ...]:
         """See `crush_trio.store.contract.Store.workspaces`."""
@@ -220,8 +224,10 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         sessions = self._sessions(workspace_id)
         family = None
+        kept: tuple[Message, ...] = ()
         if session_id is not None:
             sessions = tuple(s for s in sessions if s.id == session_id)
+            kept = self._messages(session_id, messages, before) if sessions else ()
             family = (session_id, *self._tables.below(session_id))
         opened = [
             entry.row.record
@@ -234,9 +240,7 @@ class MemoryStore:
         return SnapshotRows(
             seq=self._tables.counters_of(workspace_id).last_seq,
             sessions=sessions,
-            messages=self._messages(session_id, messages, before)
-            if session_id and sessions
-            else (),
+            messages=kept,
             runs=tuple(opened),
         )
 

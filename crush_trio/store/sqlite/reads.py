@@ -206,9 +206,13 @@ def _selected(selection: Selection) -> tuple[str, list[Any]]:
         where += f" AND kind IN ({', '.join('?' * len(selection.kinds))})"
         values += sorted(selection.kinds)
     if selection.session_id is not None:
-        # In JSON a quoted id can only be one whole element of the array.
-        where += " AND (session_ids = '[]' OR instr(session_ids, ?) > 0)"
-        values.append(orjson.dumps(selection.session_id).decode())
+        # In JSON an id in quotes after a bracket or comma can only be a whole element: inside of
+        # an id a quote has a backslash before it.
+        where += (
+            " AND (session_ids = '[]' OR instr(session_ids, '[' || ?) > 0"
+            " OR instr(session_ids, ',' || ?) > 0)"
+        )
+        values += [orjson.dumps(selection.session_id).decode()] * 2
     return where, values
 
 

@@ -82,6 +82,10 @@ class SqliteStore:
         self._writer.put(pending)
         return pending
 
+    def check_room(self) -> None:
+        """See `crush_trio.store.contract.Store.check_room`."""
+        self._writer.check_room()
+
     async def workspaces(self) -> tuple[WorkspaceRow, ...]:
         """See `crush_trio.store.contract.Store.workspaces`."""
         return await self._read(reads.workspaces)

@@ -69,6 +69,12 @@ class Writer:
 
     def put(self, commit: PendingCommit[Any]) -> None:
         """Queue a commit. Raises `StoreError` instead if it cannot be taken."""
+        self.check_room()
+        self.waiting += 1
+        self._queue.put(commit)
+
+    def check_room(self) -> None:
+        """Raises `StoreError` if a commit could not be taken now."""
         if self.failure is not None:
             raise self.failure
         if self._stopping:
@@ -77,8 +83,6 @@ class Writer:
             raise StoreError(
                 "overloaded", f"{self.waiting} changes wait for the disk; try again in a moment"
             )
-        self.waiting += 1
-        self._queue.put(commit)
 
     def stop(self) -> None:
         """Take no more; ``closed`` follows when all that was queued is done."""
