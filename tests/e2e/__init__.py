@@ -1,0 +1,1 @@
+"""Whole programs: the real server process, real sockets, the real command line."""
