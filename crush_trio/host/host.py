@@ -79,6 +79,16 @@ class Host:
         """An open run of any workspace."""
         return self.open_runs.get(RunId(run_id))
 
+    def note_end(self, run_id: RunId) -> None:
+        """A run's terminal event is durable and published, or it was never accepted."""
+        open_run = self.open_runs.pop(run_id, None)
+        if open_run is not None:
+            open_run.ended.set()
+            workspace = self._open.get(open_run.row.record.workspace_id)
+            self.last_used = trio.current_time()
+            if workspace is not None:
+                workspace.last_used = self.last_used
+
     # --- opening --------------------------------------------------------------------------
 
     async def by_path(self, path: Path) -> Workspace:
@@ -132,7 +142,7 @@ class Host:
         """The owner task of one open workspace: everything of it lives and ends in here."""
         feed = await self.journal.open(self.store, row.id)
         async with open_workspace(
-            row, self.store, feed, self.kit, self.open_runs, lambda: SHUTDOWN
+            row, self.store, feed, self.kit, self.open_runs, lambda: SHUTDOWN, self.note_end
         ) as workspace:
             self._open[row.id] = workspace
             del self._opening[row.id]
@@ -258,6 +268,7 @@ async def open_host(
     known = {row.id: row for row in await store.workspaces()}
     async with trio.open_nursery() as nursery:
         host = Host(store, journal, kit, options, nursery, known)
+        journal.on_end = host.note_end
         try:
             await host.recover()
             nursery.start_soon(host.close_idle)

@@ -16,7 +16,8 @@ class OpenRun:
 
     ``row`` is the row as accepted; the store's copy is ahead of it while the run goes on.
     ``accepted`` gives the stored row once the acceptance is durable. ``scope`` is the cancel scope
-    around the run while it is driven: the only way to interrupt it.
+    around the run while it is driven: the only way to interrupt it. ``ended`` is set once the
+    terminal event is durable, so that whoever waited reads the finished record.
     """
 
     run: Run

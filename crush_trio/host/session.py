@@ -47,7 +47,7 @@ class Home:
     feed: Feed
     kit: Kit
     last_accept: Callable[[], int]
-    forget: Callable[[OpenRun], None]
+    forget: Callable[[RunId], None]
     stopping: trio.Event = attrs.field(factory=trio.Event)
 
 
@@ -126,6 +126,7 @@ class Session:
         """An acceptance did not become durable: the run was never accepted. Idempotent."""
         self.queue.withdraw(open_run.run)
         self._leave(open_run)
+        self.home.forget(open_run.id)
 
     def open_runs(self) -> tuple[OpenRun, ...]:
         """The open runs, in the order in which they run."""
@@ -194,8 +195,6 @@ class Session:
 
     def _leave(self, open_run: OpenRun) -> None:
         self._open.pop(open_run.id, None)
-        open_run.ended.set()
-        self.home.forget(open_run)
 
     def clear(self, by: CancelledBy) -> Ticket[CancelReceipt]:
         """Cancel the waiting runs only (CW ``prompts/clear``, R49).

@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from crush_trio.agent.ports import Model
+from crush_trio.dispatch.run import Phase
 from crush_trio.host import commits
 from crush_trio.host.kit import Kit
 from crush_trio.host.open_run import OpenRun
@@ -99,9 +100,14 @@ class Workspace:
         return tuple(self._sessions.values())
 
     def is_busy(self, session_id: SessionId) -> bool:
-        """Whether a run of this session is being driven (CW 5.10)."""
+        """Whether a run of this session is being driven (CW 5.10).
+
+        Not any more while its ending is being written: who hears of the ending finds the session
+        not busy (R59).
+        """
         session = self._sessions.get(session_id)
-        return session is not None and session.queue.current is not None
+        now = session.queue.current if session is not None else None
+        return now is not None and now.phase is Phase.RUNNING
 
     def live_messages(self) -> dict[MessageId, Message]:
         """The messages that are being written now, by id."""
@@ -260,6 +266,7 @@ async def open_workspace(
     kit: Kit,
     open_runs: dict[RunId, OpenRun],
     on_stop: Callable[[], CancelledBy],
+    on_end: Callable[[RunId], None],
 ) -> AsyncIterator[Workspace]:
     """An open workspace; leaving the block ends its runs and waits for their terminal commits.
 
@@ -269,10 +276,6 @@ async def open_workspace(
     async with trio.open_nursery() as nursery:
         workspace: Workspace
 
-        def forget(open_run: OpenRun) -> None:
-            open_runs.pop(open_run.id, None)
-            workspace.last_used = trio.current_time()
-
         home = Home(
             row.id,
             Path(row.path),
@@ -281,7 +284,7 @@ async def open_workspace(
             feed,
             kit,
             last_accept=lambda: workspace.last_accept,
-            forget=forget,
+            forget=on_end,
         )
         workspace = Workspace(row, home, open_runs)
         workspace.last_accept = row.last_accept

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from crush_trio.journal.feed import Feed
-from crush_trio.protocol.ids import WorkspaceId
+from crush_trio.protocol.ids import RunId, WorkspaceId
 from crush_trio.store.contract import Store, StoredEvent
 
 
 class Journal:
-    """Gives committed events to the feed of their workspace; without a feed they stay stored."""
+    """Gives committed events to the feed of their workspace; without a feed they stay stored.
+
+    ``on_end`` is told of each run whose terminal event was committed; it must not wait or raise.
+    """
 
     def __init__(self) -> None:
+        self.on_end: Callable[[RunId], None] | None = None
         self._feeds: dict[WorkspaceId, Feed] = {}
         self._published: dict[WorkspaceId, int] = {}
 
@@ -22,6 +26,10 @@ class Journal:
         feed = self._feeds.get(workspace_id)
         if feed is not None:
             feed.publish(events)
+        if self.on_end is not None:
+            for event in events:
+                if event.kind == "run_complete" and event.run_id is not None:
+                    self.on_end(event.run_id)
 
     def feed(self, workspace_id: WorkspaceId) -> Feed | None:
         """The feed of a workspace, if one is open."""

@@ -85,5 +85,5 @@ def busy_sessions(workspace: Workspace | None) -> frozenset[str]:
     if workspace is None:
         return frozenset()
     return frozenset(
-        session.id for session in workspace.open_sessions() if session.queue.current is not None
+        session.id for session in workspace.open_sessions() if workspace.is_busy(session.id)
     )
