@@ -59,8 +59,12 @@ def open_regular(path: Path) -> Iterator[io.BufferedReader]:
         # Non-blocking: opening a FIFO would otherwise wait for a writer that never comes.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
         fd = os.open(path.name or ".", flags, dir_fd=directory)
-    with os.fdopen(fd, "rb") as file:
+    try:
         _demand_regular(os.fstat(fd), path)
+    except ToolProblem:
+        os.close(fd)
+        raise
+    with os.fdopen(fd, "rb") as file:
         yield file
 
 

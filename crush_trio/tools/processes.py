@@ -105,6 +105,7 @@ class RunProcesses:
                 await call.follow(launched)
             if limit.cancelled_caught:
                 await self._end(launched)
+                await call.drain(launched)  # what it said when it was told to end
             else:
                 await self._let_be(launched)
             result = await call.result(launched, limit.cancelled_caught, began_ms)
@@ -174,7 +175,7 @@ class _Call:
             nursery.start_soon(self._read, launched.stderr, self._err)
             await launched.wait_shell()
             nursery.cancel_scope.cancel()
-        await self._drain(launched)
+        await self.drain(launched)
 
     async def _read(self, fd: int, stream: StreamCapture) -> None:
         while True:
@@ -197,7 +198,7 @@ class _Call:
                     self.spill.feed(data)
         return len(data)
 
-    async def _drain(self, launched: Launched) -> None:
+    async def drain(self, launched: Launched) -> None:
         """Read what lies in the pipes. A background process may write for ever: hence a bound."""
         for fd, stream in ((launched.stdout, self._out), (launched.stderr, self._err)):
             if fd < 0:

@@ -39,9 +39,9 @@ class TreeSummary:
     def to_json(self, top: Iterable[Entry], *, complete: bool) -> dict[str, Any]:
         """The numbers; ``complete`` is false if the walk was stopped before its end.
 
-        ``here`` names ``top``, what lies in the directory itself, files before directories, these
-        with ``/``; ``extensions`` and ``directories`` map a name to ``[files, bytes]`` and hold the largest; ``largest`` is
-        a list of ``[path, bytes]``, the largest first.
+        ``here`` names ``top``, what lies in the directory itself: files, then directories with
+        ``/``. ``extensions`` and ``directories`` map a name to ``[files, bytes]`` and hold the
+        largest; ``largest`` is a list of ``[path, bytes]``, the largest first.
         """
         here = [entry.path + "/" * entry.is_dir for entry in sorted(top, key=lambda e: e.is_dir)]
         return {

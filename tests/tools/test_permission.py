@@ -1,0 +1,144 @@
+"""The permission policy as a table (contract 7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crush_trio.agent.ports import PermissionAsk
+from crush_trio.tools.permission import decide, parse_pattern
+
+ROOT = Path("/home/ana/proj")
+
+
+def bash(command: str, inside: bool = True) -> PermissionAsk:
+    return PermissionAsk("bash", "execute", "", "/home/ana/proj", {}, command, inside)
+
+
+def write(path: str, tool: str = "write") -> PermissionAsk:
+    inside = Path(path).is_relative_to(ROOT)
+    return PermissionAsk(tool, "write", "", str(Path(path).parent), {}, path, inside)
+
+
+ALLOWED = [
+    ("bash", bash("anything; at all")),
+    ("bash:execute", bash("make")),
+    ("bash(make)", bash("make")),
+    ("bash(make)", bash("make test")),
+    ("bash(git log…)", bash("git log --oneline")),
+    ("bash(git log...)", bash("git  log 'a b'")),
+    ("bash(git log:*)", bash("git log")),
+    ("bash(git log *)", bash("git log -3")),
+    ('bash(echo "a b")', bash("echo 'a b' c")),
+    ("write", write("/etc/passwd")),
+    ("write:write", write("/home/ana/proj/x")),
+    ("write(src/**)", write("/home/ana/proj/src/a/b.py")),
+    ("write(*.md)", write("/home/ana/proj/docs/a.md")),
+    ("write(/tmp/**)", write("/tmp/x/y")),
+    ("write(src/**)", write("/home/ana/proj/src/a.py", tool="edit")),
+    ("write(src/**)", write("/home/ana/proj/src/a.py", tool="multiedit")),
+    ("edit(src/**)", write("/home/ana/proj/src/a.py", tool="edit")),
+]
+NOT_ALLOWED = [
+    ("bash:read", bash("make")),
+    ("bash(make)", bash("makefile")),
+    ("bash(make)", bash("make; rm -rf /")),
+    ("bash(make)", bash("make && rm -rf /")),
+    ("bash(make)", bash("make | sh")),
+    ("bash(make)", bash("make\nrm -rf /")),
+    ("bash(make)", bash("make\rrm -rf /")),
+    ("bash(make)", bash("make $(rm -rf /)")),
+    ("bash(make)", bash("make `rm -rf /`")),
+    ("bash(make)", bash('make "$(rm -rf /)"')),
+    ("bash(make)", bash("make > /etc/passwd")),
+    ("bash(make)", bash("make <(rm x)")),
+    ("bash(make)", bash("make & rm -rf /")),
+    ("bash(make)", bash("X=1 make")),
+    ("bash(make)", bash("make *")),
+    ("bash(make)", bash("make $HOME")),
+    ("bash(make)", bash("make 'unbalanced")),
+    ("bash(make)", bash("ma\\ke")),
+    ("bash(make)", bash("make test", inside=False)),
+    ("bash(git log)", bash("git  push")),
+    ("bash(git log)", bash("git")),
+    ("write(src/**)", write("/home/ana/proj/source/a.py")),
+    ("write(src/**)", write("/etc/src/a.py")),
+    ("write(*.md)", write("/etc/a.md")),
+    ("write(/tmp/**)", write("/home/ana/proj/tmp/x")),
+    ("edit(src/**)", write("/home/ana/proj/src/a.py")),
+    ("edit", write("/home/ana/proj/src/a.py")),
+]
+DENIED = [
+    ("bash", bash("true")),
+    ("bash(rm)", bash("rm -rf /")),
+    ("bash(rm)", bash("/bin/rm -rf /")),
+    ("bash(rm)", bash("true; rm -rf /")),
+    ("bash(rm)", bash("true\nrm -rf /")),
+    ("bash(rm)", bash("echo $(rm x)")),
+    ("bash(rm)", bash("r''m x | cat")),
+    ("bash(rm)", bash("\\rm x")),
+    ("bash(rm)", bash("X=1 rm x")),
+    ("bash(rm)", bash("sudo rm x")),
+    ("bash(rm)", bash("env A=1 rm x")),
+    ("bash(rm)", bash("sh -c 'cd /; rm x'")),
+    ("bash(rm)", bash("find . -exec rm x")),
+    ("bash(git push)", bash("cd x && git push -f")),
+    ("write(.env)", write("/home/ana/proj/a/.env")),
+    ("write(.env)", write("/home/ana/proj/.env", tool="edit")),
+    ("write(/etc/**)", write("/etc/passwd")),
+]
+NOT_DENIED = [
+    ("bash(rm)", bash("rmdir x")),
+    ("bash(rm)", bash("echo rm")),
+    ("bash(git push)", bash("git pull")),
+    ("write(.env)", write("/home/ana/proj/env")),
+]
+
+
+@pytest.mark.parametrize(("pattern", "ask"), ALLOWED)
+def test_a_pattern_allows_what_it_names(pattern: str, ask: PermissionAsk) -> None:
+    assert decide(ask, "deny", [pattern], [], workspace=ROOT).allowed
+
+
+@pytest.mark.parametrize(("pattern", "ask"), NOT_ALLOWED)
+def test_a_pattern_allows_nothing_else(pattern: str, ask: PermissionAsk) -> None:
+    decision = decide(ask, "deny", [pattern], [], workspace=ROOT)
+    assert not decision.allowed
+    assert "nobody is there to allow it" in decision.reason
+
+
+@pytest.mark.parametrize(("pattern", "ask"), DENIED)
+def test_deny_beats_allow_in_both_modes(pattern: str, ask: PermissionAsk) -> None:
+    for mode in ("deny", "allow"):
+        decision = decide(ask, mode, ["bash", "write", "edit"], [pattern], workspace=ROOT)
+        assert not decision.allowed
+        assert repr(pattern) in decision.reason
+
+
+@pytest.mark.parametrize(("pattern", "ask"), NOT_DENIED)
+def test_a_denying_pattern_leaves_other_calls_alone(pattern: str, ask: PermissionAsk) -> None:
+    assert decide(ask, "allow", [], [pattern], workspace=ROOT).allowed
+
+
+def test_without_a_workspace_relative_globs_fail_closed() -> None:
+    ask = write("/home/ana/proj/src/a.py")
+    assert not decide(ask, "deny", ["write(src/**)"], []).allowed
+    assert not decide(ask, "allow", [], ["write(src/**)"]).allowed
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "bash(", "bash)", "bash()", "bash(a; b)", "bash($x)", "a b", "fetch(x)", "write()"]
+    + ["write(!x)", "bash:", ":execute", "bash(*)", "write(a\nb)"],
+)
+def test_a_malformed_pattern_is_refused_with_a_sentence(text: str) -> None:
+    with pytest.raises(ValueError, match="permission pattern"):
+        parse_pattern(text)
+    with pytest.raises(ValueError, match="permission pattern"):
+        decide(bash("x"), "allow", [text], [])
+
+
+def test_mode_ask_cannot_be_decided_here() -> None:
+    with pytest.raises(ValueError, match="without a person"):
+        decide(bash("x"), "ask", [], [])
