@@ -11,8 +11,10 @@ import trio
 from quart import Quart, request, websocket
 from quart.typing import ResponseReturnValue, ResponseTypes
 from quart.wrappers import Websocket
+from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import MapAdapter
 
 from crush_trio.limits import BODY_AGENT_BYTES, BODY_BYTES, BODY_TIMEOUT_S
 from crush_trio.protocol.errors import CrushError
@@ -53,6 +55,18 @@ class EdgeApp(QuartTrio):
     def body_limit(self, method: str, path: str) -> int:
         """Bytes that the body of a request to ``path`` may have."""
         return BODY_AGENT_BYTES if method == "POST" and LARGE_BODIES.match(path) else BODY_BYTES
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Matches by path alone; the name a client called us by is the gate's business."""
+        if request is None:
+            return None
+        return self.url_map.bind(
+            "localhost",
+            url_scheme=request.scheme,
+            default_method=request.method,
+            path_info=request.path,
+            query_args=request.query_string.decode("latin1"),
+        )
 
     async def handle_user_exception(
         self, error: Exception | BaseExceptionGroup[BaseException]

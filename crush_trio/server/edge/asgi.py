@@ -11,6 +11,7 @@ from quart_trio.asgi import TrioASGIWebsocketConnection
 from werkzeug.datastructures import Headers
 
 from crush_trio.server.edge.access_log import CLIENT_GONE
+from crush_trio.server.edge.answers import answer_error
 from crush_trio.server.edge.call import Call, Scope, begin_call, call_of, view_of
 from crush_trio.server.edge.hypercorn_fixes import FixedHTTP
 
@@ -51,6 +52,10 @@ class GatedHTTP(FixedHTTP):
         call = await _admit(self.app, self.scope)
         try:
             await super().__call__(receive, send_and_note)
+        except Exception as error:  # outside of what Quart catches: no request could be made of it
+            if call.status is not None:
+                raise  # the answer has begun, so all that is left is to cut it short
+            await self._send_response(send_and_note, answer_error(error))
         finally:
             _log(self.app, call)
 

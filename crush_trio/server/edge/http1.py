@@ -15,7 +15,7 @@ import h11
 import orjson
 from hypercorn.config import Config
 from hypercorn.events import Closed
-from hypercorn.protocol.events import Event, Request, Response, StreamClosed
+from hypercorn.protocol.events import Body, EndBody, Event, Request, Response, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import Handshake, WSStream
@@ -76,6 +76,10 @@ class Http1(H11Protocol):
             return True
         return self.connection.their_state in (h11.SEND_BODY, h11.ERROR)
 
+    @property
+    def _has_answered(self) -> bool:
+        return self.connection.our_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+
     async def _check_protocol(self, event: h11.Request) -> None:
         """Never leaves HTTP/1.1; Hypercorn would start HTTP/2 here."""
 
@@ -117,6 +121,8 @@ class Http1(H11Protocol):
 
     async def stream_send(self, event: Event) -> None:
         """As Hypercorn, and an answer given before the body was read says that it is the last."""
+        if isinstance(event, (Response, Body, EndBody)) and self._has_answered:
+            return  # a handler cut off at its last byte: Hypercorn would answer 500 after that
         if isinstance(event, Response) and event.status_code >= 200 and self.owes_a_reading:
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)

@@ -70,7 +70,6 @@ class BoundSocket:
 
     Attributes:
         url: What a client connects to, with the real port.
-        listener: For `serve_http`, which closes it.
         names: Host and port by which this address may be called, for the gate; empty for unix.
     """
 
@@ -88,7 +87,14 @@ class BoundSocket:
         self._lock = lock
         self._path = path
         self._inode = None if path is None else _inode(path)
-        self.listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        self._listener: trio.SocketListener | None = None
+
+    @property
+    def listener(self) -> trio.SocketListener:
+        """For `serve_http`, which closes it."""
+        if self._listener is None:
+            self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._sock))
+        return self._listener
 
     def retire(self) -> None:
         """Unlinks the socket if it is still ours; one synchronous step, harmless if repeated.
@@ -103,7 +109,9 @@ class BoundSocket:
     def close(self) -> None:
         """Retires the address, closes its socket and lets the next server have the path."""
         self.retire()
-        self.listener.socket.close()
+        if self._listener is not None and self._sock.fileno() != -1:
+            self._listener.socket.close()  # wakes a task that accepts on it
+        self._sock.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
