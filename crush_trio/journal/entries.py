@@ -58,4 +58,3 @@ def control_entry(frame: Control, tag: WorkspaceId | None) -> FeedEntry:
     if tag is not None:
         value["workspace_id"] = tag
     return FeedEntry(None, value["type"], (), encode(value))
-
