@@ -76,10 +76,16 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return exit_codes.INTERRUPTED
     except (StdoutClosed, BrokenPipeError):
-        return _stdout_closed()
+        _let_stdout_go()
+        return exit_codes.STDOUT_CLOSED
     except CrushError as exc:
         warn(str(exc))
         return code_of(exc)
+    except OSError as exc:
+        # Only the parser's own printing gets here: everything else has a sentence of its own.
+        warn(f"stdout cannot be written: {exc.strerror}")
+        _let_stdout_go()
+        return exit_codes.FAILED
 
 
 def _invoke(arguments: Sequence[str]) -> int:
@@ -95,12 +101,11 @@ def _explain(exc: click.ClickException) -> None:
         click.echo("-C takes a directory; to go on with the last session use -c.", err=True)
 
 
-def _stdout_closed() -> int:
+def _let_stdout_go() -> None:
     import os
 
     # The interpreter flushes stdout once more at its end; that must find somebody.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return exit_codes.STDOUT_CLOSED
 
 
 def code_of(exc: CrushError) -> int:

@@ -8,12 +8,17 @@ import sys
 from typing import Any
 
 from crush_trio.cli.sanitize import for_terminal
+from crush_trio.protocol.errors import CrushError
 
 _PIPE_CHUNK = select.PIPE_BUF  # a pipe that polls as writable takes this much without blocking
 
 
 class StdoutClosed(Exception):
     """Whoever read our stdout has gone; the command ends with exit code 141."""
+
+
+class StdoutFailed(CrushError):
+    """Our stdout takes nothing more, as a file on a full disk."""
 
 
 def stdout_is_terminal() -> bool:
@@ -30,20 +35,22 @@ def say(text: str) -> None:
     """Write ``text`` and a newline to stdout; harmless if that is a terminal.
 
     Raises:
-        StdoutClosed: Nobody reads it any more.
+        StdoutClosed, StdoutFailed: See `write_stdout`.
     """
     if stdout_is_terminal():
         text = for_terminal(text)
+    view = memoryview((text + "\n").encode("utf-8", "backslashreplace"))
+    while view:
+        view = view[_write_some(view) :]
+
+
+def _write_some(view: memoryview) -> int:
     try:
-        _write_all((text + "\n").encode("utf-8", "backslashreplace"))
+        return os.write(1, view)
     except BrokenPipeError as exc:
         raise StdoutClosed from exc
-
-
-def _write_all(data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view) :]
+    except OSError as exc:
+        raise StdoutFailed(f"stdout cannot be written: {exc.strerror}") from exc
 
 
 def warn(text: str) -> None:
@@ -65,6 +72,7 @@ async def write_stdout(data: bytes) -> None:
 
     Raises:
         StdoutClosed: Nobody reads it any more.
+        StdoutFailed: It cannot be written for another reason.
     """
     import trio
 
@@ -74,10 +82,7 @@ async def write_stdout(data: bytes) -> None:
     while view:
         if not poll.poll(0):
             await trio.lowlevel.wait_writable(1)
-        try:
-            view = view[os.write(1, view[:_PIPE_CHUNK]) :]
-        except BrokenPipeError as exc:
-            raise StdoutClosed from exc
+        view = view[_write_some(view[:_PIPE_CHUNK]) :]
 
 
 async def write_lines(items: list[Any]) -> None:

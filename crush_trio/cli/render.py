@@ -80,6 +80,11 @@ def failure_sentence(record: JsonObject) -> str:
     if outcome == "denied":
         count = record.get("denied")
         message = message or f"{count} tool call(s) were denied; see --allow-tool and -y"
+    if outcome == "cancelled":
+        who = child(record, "cancelled_by")
+        reason, name = text(who, "reason"), text(who, "principal")
+        told = (f"by {name}" if name else "", f"({reason})" if reason else "", message)
+        return " ".join(filter(None, ("cancelled", *told)))
     return f"{outcome}: {message}" if message else outcome
 
 

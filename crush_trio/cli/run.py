@@ -175,6 +175,8 @@ def _read_stdin() -> str:
 
 def _body(given: dict[str, Any]) -> dict[str, Any]:
     """The part of the ``PromptRequest`` that the flags decide."""
+    import uuid
+
     if given["yolo"] and given["permission_mode"] not in (None, "allow"):
         raise click.UsageError("-y and --permission-mode contradict each other.")
     wanted: dict[str, Any] = {
@@ -184,6 +186,8 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         "allow_tools": list(given["allow_tool"]),
         "deny_tools": list(given["deny_tool"]),
         "on_disconnect": given["on_disconnect"],
+        # Whose loss counts: the stream is opened under the same name.
+        "client_id": str(uuid.uuid4()) if given["on_disconnect"] == "cancel" else None,
         "attachments": _attachments(given["files"]),
         "limits": _drop_empty(
             {

@@ -11,7 +11,7 @@ from crush_trio.cli import exit_codes
 from crush_trio.cli.group import code_of
 from crush_trio.cli.interrupts import Interrupts
 from crush_trio.cli.link import Link, linked
-from crush_trio.cli.output import StdoutClosed, say, warn, write_lines
+from crush_trio.cli.output import StdoutClosed, StdoutFailed, say, warn, write_lines
 from crush_trio.cli.progress import Progress
 from crush_trio.cli.render import failure_sentence
 from crush_trio.cli.result import error_object, result_line, start_line
@@ -112,6 +112,7 @@ class _Running:
             snapshot=lambda: link.api.snapshot(workspace, session),
             revive=link.revive if link.autostart and link.target.data_dir else None,
             reconnect_timeout=self.options.reconnect_timeout,
+            client_id=self.options.body.get("client_id"),
         )
 
     async def _submit(self, link: Link) -> None:
@@ -244,6 +245,8 @@ class _Running:
             await self._result_line(None, code, reason="refused" if refused else word, error=error)
         except StdoutClosed:
             return exit_codes.STDOUT_CLOSED
+        except StdoutFailed:
+            return exit_codes.FAILED
         return code
 
     def _say_where_it_is(self, what: str) -> None:

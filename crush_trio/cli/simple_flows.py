@@ -115,10 +115,10 @@ async def stop(flags: ServerFlags) -> int:
         try:
             await Api(http).control("shutdown")
         except Unreachable as exc:
-            if not exc.refused:
-                raise
-            warn(f"no server at {target.endpoint.url}")
-            return 0
+            if exc.refused:
+                warn(f"no server at {target.endpoint.url}")
+                return 0
+            # It may go before its answer has arrived; whether it has gone is seen below.
         if not await wait_gone(http):
             warn(f"the server at {target.endpoint.url} has not ended yet")
             return exit_codes.FAILED

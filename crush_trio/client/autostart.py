@@ -124,6 +124,8 @@ async def _asked_to_leave(http: Http) -> bool:
         await Api(http).control("shutdown_if_idle")
     except ServerRefused:
         return False
+    except Unreachable:
+        return True  # it may go before its answer has arrived
     return True
 
 

@@ -111,10 +111,11 @@ async def open_stream(endpoint: Endpoint, timeout: float = CONNECT_TIMEOUT_S) ->
 
 
 def _reason(exc: BaseException) -> str:
-    cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
-    if isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
-        return os.strerror(cause.errno).lower()
-    return str(exc) or type(exc).__name__
+    """The system's own words, wherever Trio has put them."""
+    if isinstance(exc, OSError) and exc.errno is not None and exc.errno in errno.errorcode:
+        return os.strerror(exc.errno).lower()
+    inner = exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else exc.__cause__
+    return _reason(inner) if inner is not None else str(exc) or type(exc).__name__
 
 
 def _check_peer(stream: trio.SocketStream, endpoint: UnixEndpoint) -> None:

@@ -158,9 +158,10 @@ class Http:
                 f"what answers at {self.endpoint.url} does not speak HTTP: {exc}"
             ) from exc
         finally:
-            if not keep:
+            if keep:
+                self._idle = link
+            else:
                 link.stream.socket.close()
-        self._idle = link
         return answer
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ class Request:
 
 
 @attrs.define
-class Prefixed(trio.abc.Stream):  # type: ignore[misc]
+class Prefixed(trio.abc.Stream):
     """A stream with bytes put back in front."""
 
     stream: trio.SocketStream
@@ -180,7 +180,7 @@ class Peer:
 
     async def _talk(self, stream: Prefixed) -> None:
         async with trio.open_nursery() as nursery:
-            request = await trio_websocket.wrap_server_stream(nursery, stream)  # type: ignore[arg-type]
+            request = await trio_websocket.wrap_server_stream(nursery, stream)
             channel = Channel(await request.accept(), stream)
             await self._play(channel)
             nursery.cancel_scope.cancel()

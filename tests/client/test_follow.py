@@ -26,7 +26,11 @@ async def no_snapshot() -> dict[str, Any]:
 
 
 def subscription(peer: Peer, **changes: Any) -> Subscription:
-    given = {"snapshot": no_snapshot, "random": lambda: 0.0, "reconnect_timeout": 5.0}
+    given: dict[str, Any] = {
+        "snapshot": no_snapshot,
+        "random": lambda: 0.0,
+        "reconnect_timeout": 5.0,
+    }
     return Subscription(endpoint=peer.endpoint, workspace="w", **(given | changes))
 
 
@@ -210,10 +214,14 @@ async def test_leaving_the_block_ends_the_connection_and_every_task(peer: Peer) 
         ended.set()
 
     peer.scripts.append(script)
-    with pytest.raises(KeyError, match="mine"):
+
+    async def leave_with_an_error() -> None:
         async with follow(subscription(peer)) as stream:
             await stream.receive()
-            raise KeyError("mine")  # arrives as it is, not inside a group
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):  # as it is, not inside a group
+        await leave_with_an_error()
     with trio.fail_after(3):
         await ended.wait()
 
