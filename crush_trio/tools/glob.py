@@ -19,7 +19,6 @@ _SPEC = ToolSpec(
         pattern=arguments.string("The pattern, relative to path; ** crosses directories"),
         path=arguments.string("The directory to search (default: the workspace)"),
     ),
-    parallel=True,
 )
 
 

@@ -26,7 +26,6 @@ _SPEC = ToolSpec(
         include=arguments.string("Only files like this, such as *.py or *.{ts,tsx}"),
         literal_text=arguments.boolean("Take the pattern literally (default false)"),
     ),
-    parallel=True,
 )
 
 

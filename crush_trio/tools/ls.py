@@ -24,7 +24,6 @@ _SPEC = ToolSpec(
         },
         depth=arguments.integer("Levels to show (default: all)"),
     ),
-    parallel=True,
 )
 
 

@@ -61,5 +61,8 @@ def ripgrep_rows(output: str) -> list[list[str | int]]:
         path, found, rest = line.partition("\0")
         number, colon, text = rest.partition(":")
         if found and colon and number.isdigit():
-            rows.append([path, int(number), text.rstrip("\r")[: GREP_COLUMNS + 3]])
+            shown = text.rstrip("\r")
+            if len(shown) > GREP_COLUMNS:  # its preview ends with a remark of its own
+                shown = f"{shown[:GREP_COLUMNS]}..."
+            rows.append([path, int(number), shown])
     return rows

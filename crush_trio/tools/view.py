@@ -35,7 +35,6 @@ _SPEC = ToolSpec(
         offset=arguments.integer("Lines to skip from the start (default 0)"),
         limit=arguments.integer(f"Lines to show (default {VIEW_LINES})"),
     ),
-    parallel=True,
 )
 _IMAGES = {
     b"\x89PNG\r\n\x1a\n": "image/png",

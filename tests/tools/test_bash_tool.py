@@ -1,5 +1,8 @@
 """`bash` as a model sees it (CW 7.3), and the small things it stands on."""
 
+# ruff: noqa: ASYNC110, ASYNC240
+# A test may block for a moment, and other processes have no event to wait for.
+
 from __future__ import annotations
 
 import os
@@ -7,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.tools.conftest import Desk
 
 from crush_trio.agent.ports import Decision
 from crush_trio.limits import BASH_COMMAND_BYTES, TOOL_OUTPUT_COLUMNS
@@ -17,6 +19,7 @@ from crush_trio.tools.catalogue import builtin_tools
 from crush_trio.tools.environment import tool_environment
 from crush_trio.tools.spill import CallSpill, SpillArea
 from crush_trio.tools.truncate import truncate
+from tests.tools.desk import Desk
 
 
 async def test_a_command_is_asked_for_and_its_result_has_the_agreed_form(desk: Desk) -> None:

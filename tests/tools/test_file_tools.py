@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
-from tests.tools.conftest import Desk
 
-from crush_trio.agent.ports import Decision, FileChange
+from crush_trio.agent.ports import Decision, FileChange, Tool
 from crush_trio.limits import EDIT_FILE_BYTES, VIEW_LINE_CHARS, VIEW_LINES, VIEW_SECTION_BYTES
 from crush_trio.tools.edit import EditTool
 from crush_trio.tools.edits import difference
@@ -18,6 +18,7 @@ from crush_trio.tools.multiedit import MultiEditTool
 from crush_trio.tools.paths import resolve_place
 from crush_trio.tools.view import ViewTool
 from crush_trio.tools.write import WriteTool
+from tests.tools.desk import Desk
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 
@@ -178,7 +179,7 @@ async def test_a_denied_write_touches_nothing(desk: Desk) -> None:
 
 async def test_an_existing_file_must_have_been_read_and_be_unchanged_since(desk: Desk) -> None:
     path = desk.write("a.txt", "old\n")
-    calls = [
+    calls: list[tuple[Tool, dict[str, Any]]] = [
         (WriteTool(), {"content": "new\n"}),
         (EditTool(), {"old_string": "old", "new_string": "new"}),
         (MultiEditTool(), {"edits": [{"old_string": "old", "new_string": "new"}]}),

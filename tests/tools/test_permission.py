@@ -129,8 +129,22 @@ def test_without_a_workspace_relative_globs_fail_closed() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "bash(", "bash)", "bash()", "bash(a; b)", "bash($x)", "a b", "fetch(x)", "write()"]
-    + ["write(!x)", "bash:", ":execute", "bash(*)", "write(a\nb)"],
+    [
+        "",
+        "bash(",
+        "bash)",
+        "bash()",
+        "bash(a; b)",
+        "bash($x)",
+        "bash:",
+        "bash(*)",
+        ":execute",
+        "a b",
+        "fetch(x)",
+        "write()",
+        "write(!x)",
+        "write(a\nb)",
+    ],
 )
 def test_a_malformed_pattern_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="permission pattern"):

@@ -1,5 +1,8 @@
 """What becomes of a tool's processes (G10): real shells that do not want to end."""
 
+# ruff: noqa: ASYNC110, ASYNC220, ASYNC230, ASYNC240
+# A test may block for a moment, and other processes have no event to wait for.
+
 from __future__ import annotations
 
 import json
@@ -297,8 +300,9 @@ from crush_trio.tools.spill import SpillArea
 async def main():
     run = RunProcesses(SpillArea(Path(sys.argv[1]) / "spill"), on_live=record)
     async def one(command):
-        await run.run_shell(command, cwd=Path("/"), env={"PATH": "/usr/bin:/bin", "MARK": sys.argv[2]},
-            timeout_s=60, on_output=lambda s, t: None, spill_name="x")
+        env = {"PATH": "/usr/bin:/bin", "MARK": sys.argv[2]}
+        await run.run_shell(command, cwd=Path("/"), env=env, timeout_s=60,
+            on_output=lambda s, t: None, spill_name="x")
     async with trio.open_nursery() as nursery:
         for command in sys.argv[3:]:
             nursery.start_soon(one, command)
