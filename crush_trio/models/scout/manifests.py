@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import re
 import tomllib
 from collections.abc import Callable
@@ -14,85 +13,83 @@ import orjson
 
 @attrs.define
 class Facts:
-    """What one manifest says; empty where it is silent."""
+    """What one manifest says; empty where it is silent. All texts are Markdown."""
 
     kind: str
+    tests: list[str]
     name: str = ""
     version: str = ""
     about: str = ""
     starts: list[str] = attrs.field(factory=list)
-    tests: list[str] = attrs.field(factory=list)
 
 
 def read_manifest(file: str, text: str) -> Facts:
     """The facts in the manifest called ``file`` (a key of `MANIFESTS`).
 
-    A manifest that cannot be parsed (it may be cut) has its kind and nothing else.
+    Of a manifest that cannot be parsed (it may be cut) only the kind is known.
     """
     kind, tests, fill = MANIFESTS[file]
-    facts = Facts(kind, tests=[tests] if tests else [])
+    facts, usual = Facts(kind, []), [tests] if tests else []
     try:
         fill(facts, text)
-    # TOML, JSON and ini errors are ValueErrors or configparser's; a wrong shape is one of the rest.
-    except (ValueError, configparser.Error, AttributeError, TypeError, KeyError):
-        return Facts(kind, tests=facts.tests)
+    # TOML and JSON errors are ValueErrors; the others come from values of an unexpected type.
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return Facts(kind, usual)
+    facts.tests = facts.tests or usual
     return facts
+
+
+def _describe(facts: Facts, data: dict[str, Any]) -> None:
+    facts.name, facts.about, facts.version = (
+        value if isinstance(value := data.get(key, ""), str) else ""
+        for key in ("name", "description", "version")
+    )
+
+
+def _commands(table: dict[str, str]) -> list[str]:
+    return [f"`{name}` → `{target}`" for name, target in table.items()]
 
 
 def _pyproject(facts: Facts, text: str) -> None:
     data = tomllib.loads(text)
     tool = data.get("tool", {})
     project = data.get("project") or tool.get("poetry") or {}
-    facts.name, facts.about = project.get("name", ""), project.get("description", "")
-    facts.version = str(project.get("version", ""))
-    scripts = project.get("scripts", {}) | project.get("gui-scripts", {})
-    facts.starts = [f"`{name}` → `{target}`" for name, target in scripts.items()]
-    facts.tests = [
-        run
-        for name, run in (
-            ("pytest", "python -m pytest"),
-            ("tox", "tox"),
-            ("nox", "nox"),
-            ("hatch", "hatch test"),
-        )
-        if name in tool and (name != "hatch" or "envs" in tool[name])
-    ]
+    _describe(facts, project)
+    facts.starts = _commands(project.get("scripts", {}) | project.get("gui-scripts", {}))
+    runners = {"pytest": "python -m pytest", "tox": "tox", "nox": "nox"}
+    facts.tests = [run for name, run in runners.items() if name in tool]
 
 
 def _setup_cfg(facts: Facts, text: str) -> None:
-    config = configparser.ConfigParser(interpolation=None)
-    config.read_string(text)
-    facts.name = config.get("metadata", "name", fallback="")
-    facts.about = config.get("metadata", "description", fallback="")
-    scripts = config.get("options.entry_points", "console_scripts", fallback="")
-    pairs = [line.partition("=") for line in scripts.splitlines() if "=" in line]
-    facts.starts = [f"`{name.strip()}` → `{target.strip()}`" for name, _, target in pairs]
-    facts.tests = ["python -m pytest"] if config.has_section("tool:pytest") else []
+    _patterns(name=r"^name *= *(.+)$", about=r"^description *= *(.+)$")(facts, text)
+    scripts = re.search(r"^console_scripts *=\s*\n((?:[ \t]+.+\n?)+)", text, re.MULTILINE)
+    pairs = re.findall(r"([\w.-]+) *= *(\S+)", scripts[1]) if scripts else []
+    facts.starts = _commands(dict(pairs))
+    facts.tests = ["python -m pytest"] if "[tool:pytest]" in text else []
 
 
 def _package_json(facts: Facts, text: str) -> None:
     data = orjson.loads(text)
-    facts.name, facts.about = data.get("name", ""), data.get("description", "")
-    facts.version = data.get("version", "")
+    _describe(facts, data)
     commands = data.get("bin", {})
-    if isinstance(commands, str):
-        commands = {facts.name: commands}
-    facts.starts = [f"`{name}` → `{target}`" for name, target in commands.items()]
-    facts.starts += [f"main `{data[key]}`" for key in ("main", "module") if data.get(key)]
-    scripts: dict[str, Any] = data.get("scripts", {})
+    facts.starts = _commands({facts.name: commands} if isinstance(commands, str) else commands)
+    facts.starts += [f"`{data[key]}` ({key})" for key in ("main", "module") if data.get(key)]
+    scripts = data.get("scripts", {})
     facts.starts += [f"`npm run {name}`" for name in ("start", "dev", "build") if name in scripts]
-    facts.tests = [f"npm test  # {scripts['test']}"] if "test" in scripts else []
+    facts.tests = ["npm test"] if "test" in scripts else []
 
 
 def _cargo(facts: Facts, text: str) -> None:
     data = tomllib.loads(text)
-    package = data.get("package", {})
-    facts.name, facts.about = package.get("name", ""), package.get("description", "")
-    version = package.get("version", "")
-    facts.version = version if isinstance(version, str) else ""
+    _describe(facts, data.get("package", {}))
     facts.starts = [f"`cargo run --bin {entry['name']}`" for entry in data.get("bin", [])]
     if members := data.get("workspace", {}).get("members"):
-        facts.about = facts.about or f"a workspace of {', '.join(members)}"
+        facts.about = facts.about or f"A workspace of {', '.join(members)}."
+
+
+def _makefile(facts: Facts, text: str) -> None:
+    targets = re.findall(r"^((?:test|check)[\w-]*)[ \t]*:(?!=)", text, re.MULTILINE)
+    facts.tests = [f"make {target}" for target in sorted(set(targets), key=len)[:2]]
 
 
 def _patterns(**wanted: str) -> Callable[[Facts, str], None]:
@@ -106,42 +103,26 @@ def _patterns(**wanted: str) -> Callable[[Facts, str], None]:
     return fill
 
 
-def _make(facts: Facts, text: str) -> None:
-    targets = re.findall(r"^((?:test|check)[\w-]*)[ \t]*:(?!=)", text, re.MULTILINE)
-    facts.tests = [f"make {target}" for target in dict.fromkeys(targets)][:3]
-
-
-_QUOTED: Final = r"[ \t(]*[\"']([^\"'\n]+)[\"']"
+_SETUP = _patterns(name=r"\bname=[\"']([^\"'\n]+)", about=r"\bdescription=[\s(]*[\"']([^\"'\n]+)")
+_POM = _patterns(name=r"^(?: {2,4}|\t)<artifactId>(.+?)</", about=r"<description>\s*(.+?)\s*</")
 MANIFESTS: Final[dict[str, tuple[str, str, Callable[[Facts, str], None]]]] = {
     "pyproject.toml": ("Python", "", _pyproject),
     "setup.cfg": ("Python", "", _setup_cfg),
-    "setup.py": (
-        "Python",
-        "",
-        _patterns(name=rf"\bname={_QUOTED}", about=rf"\bdescription={_QUOTED}"),
-    ),
+    "setup.py": ("Python", "", _SETUP),
     "package.json": ("JavaScript", "", _package_json),
     "Cargo.toml": ("Rust", "cargo test", _cargo),
-    "go.mod": (
-        "Go",
-        "go test ./...",
-        _patterns(name=r"^module[ \t]+(\S+)", version=r"^(go[ \t]+\S+)"),
-    ),
-    "pom.xml": (
-        "Java (Maven)",
-        "mvn test",
-        _patterns(name=r"^(?: {2,4}|\t)<artifactId>(.+?)</", about=r"<description>\s*(.+?)\s*</"),
-    ),
+    "go.mod": ("Go", "go test ./...", _patterns(name=r"^module[ \t]+(\S+)")),
+    "pom.xml": ("Java (Maven)", "mvn test", _POM),
     "build.gradle": ("Java (Gradle)", "gradle test", _patterns()),
     "build.gradle.kts": ("Kotlin (Gradle)", "gradle test", _patterns()),
     "Gemfile": ("Ruby", "bundle exec rake test", _patterns()),
+    "mix.exs": ("Elixir", "mix test", _patterns(name=r"\bapp: :(\w+)")),
+    "composer.json": ("PHP", "", _package_json),
     "CMakeLists.txt": (
         "C or C++ (CMake)",
         "ctest --test-dir build",
         _patterns(name=r"(?i)^\s*project\s*\(\s*([\w.-]+)"),
     ),
-    "composer.json": ("PHP", "", _package_json),
-    "mix.exs": ("Elixir", "mix test", _patterns(name=r"\bapp: :(\w+)")),
-    "Makefile": ("make", "", _make),
+    "Makefile": ("", "", _makefile),
 }
 """By file name: what kind of project it stands for, how such a project is tested, its reader."""

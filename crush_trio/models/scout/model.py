@@ -21,7 +21,6 @@ from crush_trio.agent.ports import (
 from crush_trio.models.call_ids import call_id
 from crush_trio.models.prompts import turn_start
 from crush_trio.models.scout.commands import command
-from crush_trio.models.scout.outputs import answer
 from crush_trio.models.scout.plan import Answer, Call, Plan
 from crush_trio.protocol.messages import Message, ToolResultPart
 from crush_trio.protocol.runs import Usage
@@ -85,7 +84,7 @@ def _next(request: ModelRequest) -> tuple[Call, ...] | str:
             message = next(steps, None)
             if message is None:
                 return possible
-            known = _answers(message, results)
+            known = _answers(message, results, str(request.workspace_path))
         answers = tuple(
             next(known, Answer(False, f"there is no result of {call.tool}"))
             if call.tool in tools
@@ -102,11 +101,13 @@ def _plan(prompts: list[str]) -> Plan:
     return text
 
 
-def _answers(message: Message, results: Mapping[str, ToolResultPart]) -> Iterator[Answer]:
+def _answers(
+    message: Message, results: Mapping[str, ToolResultPart], root: str
+) -> Iterator[Answer]:
     for call in message.tool_calls():
         result = results.get(call.id)
-        yield (
-            Answer(False, f"there is no result of {call.name}")
-            if result is None
-            else answer(result)
-        )
+        if result is None:
+            yield Answer(False, f"there is no result of {call.name}")
+        else:
+            metadata = orjson.loads(result.metadata) if result.metadata else {}
+            yield Answer(not result.is_error, result.content, metadata, root)

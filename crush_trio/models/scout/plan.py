@@ -18,11 +18,12 @@ class Call:
 
 @attrs.frozen
 class Answer:
-    """What came of a call; with ``ok`` false, ``text`` is the reason."""
+    """What came of a call; with ``ok`` false, ``text`` is the reason. ``root``: the workspace."""
 
     ok: bool
     text: str
     metadata: Mapping[str, Any] = attrs.field(factory=dict)
+    root: str = ""
 
 
 Plan: TypeAlias = Generator[tuple[Call, ...], tuple[Answer, ...], str]
@@ -33,8 +34,8 @@ the conversation already holds.
 """
 
 
-def view(path: str, limit: int = 200, offset: int = 0) -> Call:
-    """Read a file."""
+def view(path: str, limit: int, offset: int = 0) -> Call:
+    """Read some lines of a file."""
     return Call("view", {"file_path": path, "limit": limit, "offset": offset})
 
 
@@ -43,9 +44,9 @@ def bash(command: str, description: str) -> Call:
     return Call("bash", {"command": command, "description": description})
 
 
-def fenced(text: str, language: str = "") -> str:
+def fenced(text: str) -> str:
     """``text`` as a Markdown code block, with a fence that it cannot close."""
     fence = "```"
     while fence in text:
         fence += "`"
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+    return f"{fence}\n{text.rstrip()}\n{fence}"

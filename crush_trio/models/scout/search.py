@@ -5,34 +5,34 @@ from __future__ import annotations
 import collections
 import re
 
-from crush_trio.models.scout.outputs import Hit, hits_of, paths_of
+from crush_trio.models.scout.facts import count
+from crush_trio.models.scout.outputs import Hit, at_least, hits_of, is_generated, paths_of
 from crush_trio.models.scout.plan import Answer, Call, Plan, fenced
 
 TODO_PATTERN = r"\b(TODO|FIXME|XXX|HACK)\b"
 _SHOWN = 30
-_DEFINES = r"(?:def|class|func|fn|function|type|struct|enum|interface|trait|const|let|var|module)"
 
 
 def todos() -> Plan:
     """Open TODO and FIXME marks, counted by mark and shown."""
     (found,) = yield (Call("grep", {"pattern": TODO_PATTERN}),)
-    if not found.ok:
-        return f"The search failed: {found.text.strip()}"
     return todo_text(found, _SHOWN)
 
 
 def todo_text(found: Answer, shown: int) -> str:
     """What a search for `TODO_PATTERN` has found, the first ``shown`` of it as lines."""
-    hits = hits_of(found.text)
+    if not found.ok:
+        return f"The search failed: {found.text.strip()}"
+    hits = [hit for hit in hits_of(found) if not is_generated(hit.path)]
     if not hits:
         return "No TODO, FIXME, XXX or HACK marks."
     marks = collections.Counter(
         match[1] for hit in hits if (match := re.search(TODO_PATTERN, hit.text))
     )
-    counts = ", ".join(f"{count} {mark}" for mark, count in marks.most_common())
-    more = "at least " if found.metadata.get("truncated") else ""
-    files = len({hit.path for hit in hits})
-    return f"{more}{counts} in {files} files\n\n{fenced(_grouped(hits, shown))}"
+    ordered = sorted(marks.items(), key=lambda row: (-row[1], row[0]))
+    counts = ", ".join(f"{number} {mark}" for mark, number in ordered)
+    files = count(len({hit.path for hit in hits}), "file")
+    return f"{at_least(found)}{counts} in {files}\n\n{fenced(_grouped(hits, shown))}"
 
 
 def grep(pattern: str, path: str) -> Plan:
@@ -40,26 +40,24 @@ def grep(pattern: str, path: str) -> Plan:
     (found,) = yield (Call("grep", {"pattern": pattern, "path": path}),)
     if not found.ok:
         return f"The search failed: {found.text.strip()}"
-    hits = hits_of(found.text)
+    hits = hits_of(found)
     if not hits:
         return f"Nothing in {_place(path)} matches `{pattern}`."
     return f"{_count(hits, found)}\n\n{fenced(_grouped(hits, 100))}"
 
 
 def find(what: str, path: str) -> Plan:
-    """Lines and files that hold ``what``; lines that define it come first."""
+    """Lines that define ``what``, lines that hold it, and files with that name."""
     name = what if "*" in what else f"*{what}*"
-    lines, names = yield (
+    lines, names, *defining = yield (
         Call("grep", {"pattern": what, "path": path, "literal_text": True}),
         Call("glob", {"pattern": f"**/{name}", "path": path}),
+        *([Call("grep", {"pattern": _defines(what), "path": path})] if what.isidentifier() else []),
     )
-    hits = hits_of(lines.text) if lines.ok else []
-    word = re.escape(what)
-    defines = re.compile(rf"\b{_DEFINES}\b[^=(]*\b{word}\b|^(?:export +)?{word}\b *(?::[^=]+)?=")
-    definitions = [hit for hit in hits if defines.search(hit.text)]
-    uses = [hit for hit in hits if hit not in definitions]
-    files = paths_of(names.text) if names.ok else []
-    parts = [f"Search failed: {answer.text.strip()}" for answer in (lines, names) if not answer.ok]
+    definitions = [hit for found in defining for hit in hits_of(found)]
+    uses = [hit for hit in hits_of(lines) if hit not in definitions]
+    files = paths_of(names)
+    parts = [f"The search failed: {found.text.strip()}" for found in (lines, names) if not found.ok]
     if definitions:
         parts.append(f"**Defined** (by its looks):\n\n{fenced(_grouped(definitions, _SHOWN))}")
     if uses:
@@ -70,9 +68,18 @@ def find(what: str, path: str) -> Plan:
     return "\n\n".join(parts) or f"Nothing in {_place(path)} is called or contains `{what}`."
 
 
+def _defines(name: str) -> str:
+    """A pattern for lines that seem to define ``name``, in most languages."""
+    words = "def|class|func|fn|function|type|struct|enum|interface|trait|const|let|var|mod|module"
+    return (
+        rf"^\s*(\w[\w()]*\s+)*({words})\s+(\([^)]*\)\s*|mut\s+)?{name}\b"
+        rf"|^\s*{name}(:[^=]+)?\s*=[^=]|^\s*#\s*define\s+{name}\b|^{name}\s*\(\)"
+    )
+
+
 def _count(hits: list[Hit], found: Answer) -> str:
-    more = "at least " if found.metadata.get("truncated") else ""
-    return f"{more}{len(hits)} matching lines in {len({hit.path for hit in hits})} files"
+    files = count(len({hit.path for hit in hits}), "file")
+    return f"{at_least(found)}{count(len(hits), 'matching line')} in {files}"
 
 
 def _grouped(hits: list[Hit], shown: int) -> str:
