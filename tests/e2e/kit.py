@@ -109,6 +109,12 @@ class Server:
         self.process.communicate(timeout=timeout)
         return self.process.returncode
 
+    def wait_exit(self, timeout: float = 20) -> int:
+        """Wait until the process ends by itself; its exit code."""
+        assert self.process is not None
+        self.process.communicate(timeout=timeout)
+        return self.process.returncode
+
     # --- plain HTTP -----------------------------------------------------------------------
 
     def call(
@@ -225,7 +231,7 @@ class Stream:
 
 def is_end_of(frame: Json, run: str) -> bool:
     """Whether a frame is the terminal event of ``run``."""
-    return frame["type"] == "run_complete" and frame["payload"]["payload"]["run_id"] == run
+    return frame["type"] == "run_complete" and bool(frame["payload"]["payload"]["run_id"] == run)
 
 
 def cli(

@@ -73,9 +73,9 @@ def test_runs_start_in_acceptance_order_however_the_one_before_ends(
     runs = [
         server.prompt(workspace, session, "1", model=hold, run_id="r1")["run_id"],
         server.prompt(workspace, session, "2", model=fail, run_id="r2")["run_id"],
-        server.prompt(
-            workspace, session, "3", model=hold, run_id="r3", limits={"timeout_s": 0.1}
-        )["run_id"],
+        server.prompt(workspace, session, "3", model=hold, run_id="r3", limits={"timeout_s": 0.1})[
+            "run_id"
+        ],
         server.prompt(workspace, session, "list", run_id="r4")["run_id"],
     ]
     server.post("/v1/runs/r1/cancel")
@@ -135,7 +135,7 @@ def test_losing_the_client_that_prompted_changes_nothing(server: Server, project
 
 
 def test_a_steered_prompt_is_answered_by_the_running_turn(server: Server, project: Path) -> None:
-    """G1: it ends `steered` into the running run at its next step; its text is in the transcript."""
+    """G1, R50: it ends `steered` into the running run at its next step."""
     workspace = server.workspace(project)
     session = server.session(workspace)
     model = script(
