@@ -71,6 +71,8 @@ LOOP_WINDOW_STEPS = 10  # loop breaker looks at this many steps (R66)
 LOOP_REPEATS = 5  # the same call and result more often than this ends the run (R66)
 CONTEXT_FILE_BYTES = 64 * 1024  # of each context file; the rest is cut and said so
 CONTEXT_FILES_BYTES = 256 * 1024  # of all context files together
+CONTEXT_FILES = 64  # context files in all; the rest is passed over
+CONTEXT_DIRECTORY = 1_000  # entries of a directory named as context; the rest is not looked at
 
 # --- tools --------------------------------------------------------------------------------
 TOOL_OUTPUT_COLUMNS = 30_000  # bash: of stdout and of stderr, head and tail halves (CW 7.3)
@@ -174,3 +176,4 @@ SNAPSHOT_MESSAGES_MAX = 2_000  # messages of one snapshot; a larger `messages` i
 IDLE_LOOK_S = 5.0  # an auto-started server with something to do looks again this much later
 SERVER_LOG_BYTES = 8 * 1024 * 1024  # server.log is rotated at this size
 SERVER_LOG_FILES = 3  # rotated files kept
+DISCONNECT_GRACE_S = 3.0  # on_disconnect=cancel: a client may come back within this

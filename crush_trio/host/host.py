@@ -211,15 +211,17 @@ class Host:
             await self._subscribed_changed.wait()
 
     @contextmanager
-    def subscribing(self, workspace: Workspace) -> Iterator[None]:
+    def subscribing(self, workspace: Workspace, client_id: str | None) -> Iterator[None]:
         """Keeps a workspace open while somebody follows it."""
         workspace.subscribers += 1
+        workspace.client_joined(client_id)
         self._subscribed += 1
         try:
             with self.using(workspace):
                 yield
         finally:
             workspace.subscribers -= 1
+            workspace.client_left(client_id)
             self._subscribed -= 1
             self._subscribed_changed.set()
             self._subscribed_changed = trio.Event()

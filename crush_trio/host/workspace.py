@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from crush_trio import limits
 from crush_trio.agent.ports import Model
 from crush_trio.dispatch.run import Phase
 from crush_trio.host import commits
@@ -48,6 +50,7 @@ class Workspace:
     holds: set[str] = attrs.field(factory=set, init=False)
     last_used: float = attrs.field(factory=trio.current_time, init=False)
     last_accept: int = attrs.field(default=0, init=False)
+    _streams: Counter[str] = attrs.field(factory=Counter, init=False)
     _sessions: dict[SessionId, Session] = attrs.field(factory=dict, init=False)
 
     @property
@@ -243,6 +246,44 @@ class Workspace:
         self.last_accept = accept_seq
         self.open_runs[run_id] = open_run
         return open_run
+
+    # --- clients --------------------------------------------------------------------------
+
+    def client_joined(self, client_id: str | None) -> None:
+        """A subscriber has come; ``client_id`` is what it calls itself."""
+        if client_id is not None:
+            self._streams[client_id] += 1
+
+    def client_left(self, client_id: str | None) -> None:
+        """A subscriber has gone; runs that asked for it end if it does not come back (G6)."""
+        if client_id is None:
+            return
+        self._streams[client_id] -= 1
+        if not self._streams[client_id] and not self.closing and self._depending_on(client_id):
+            self.home.nursery.start_soon(self._cancel_if_still_gone, client_id)
+
+    async def _cancel_if_still_gone(self, client_id: str) -> None:
+        with trio.move_on_after(limits.DISCONNECT_GRACE_S):
+            await self.home.stopping.wait()
+        if self._streams[client_id] or self.closing:
+            return
+        for open_run in self._depending_on(client_id):
+            session = self._sessions[open_run.session_id]
+            by = CancelledBy(open_run.row.principal, client_id, "disconnect")
+            try:
+                session.cancel(by, open_run.id)
+            except StoreError as exc:
+                logger.warning("run %s could not be cancelled: %s", open_run.id, exc)
+
+    def _depending_on(self, client_id: str) -> list[OpenRun]:
+        """Open runs that were to end when this client goes."""
+        return [
+            open_run
+            for session in self._sessions.values()
+            for open_run in session.open_runs()
+            if open_run.row.request.on_disconnect == "cancel"
+            and open_run.row.request.client_id == client_id
+        ]
 
     # --- closing --------------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         session_id = wanted.selection.session_id
         if session_id is not None:
             await workspace.session(session_id)
-        with services.host.subscribing(workspace):
+        with services.host.subscribing(workspace, wanted.client_id):
             await _serve(services, workspace, wanted)
 
     app.register_blueprint(routes)
