@@ -177,3 +177,4 @@ IDLE_LOOK_S = 5.0  # an auto-started server with something to do looks again thi
 SERVER_LOG_BYTES = 8 * 1024 * 1024  # server.log is rotated at this size
 SERVER_LOG_FILES = 3  # rotated files kept
 DISCONNECT_GRACE_S = 3.0  # on_disconnect=cancel: a client may come back within this
+HOLD_S = 3600.0  # a client that created a workspace and vanished holds it open this long at most

@@ -15,8 +15,8 @@ from crush_trio.host import recovery
 from crush_trio.host.kit import Kit
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.workspace import Workspace, open_workspace
-from crush_trio.journal import Journal
-from crush_trio.protocol.errors import Refused
+from crush_trio.journal import Feed, Journal
+from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.ids import RunId, WorkspaceId, new_id
 from crush_trio.protocol.runs import CancelledBy
 from crush_trio.store.contract import Store, Transaction, WorkspaceRow
@@ -35,6 +35,14 @@ class HostOptions:
 
 
 @attrs.define(eq=False)
+class Opening:
+    """A workspace that is being opened; ``failure`` says why that did not work."""
+
+    done: trio.Event = attrs.field(factory=trio.Event)
+    failure: StoreError | None = None
+
+
+@attrs.define(eq=False)
 class Host:
     """Owns one task per open workspace. Opening and closing are decided in single steps."""
 
@@ -49,7 +57,7 @@ class Host:
     last_used: float = attrs.field(factory=trio.current_time, init=False)
     _open: dict[WorkspaceId, Workspace] = attrs.field(factory=dict, init=False)
     _closing: dict[WorkspaceId, trio.Event] = attrs.field(factory=dict, init=False)
-    _opening: dict[WorkspaceId, trio.Event] = attrs.field(factory=dict, init=False)
+    _opening: dict[WorkspaceId, Opening] = attrs.field(factory=dict, init=False)
     _subscribed: int = attrs.field(default=0, init=False)
     _subscribed_changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _naming: trio.Lock = attrs.field(factory=trio.Lock, init=False)
@@ -118,43 +126,59 @@ class Host:
 
         Raises:
             Refused: ``workspace_not_found``, ``server_stopping``.
+            StoreError: Its journal could not be read.
         """
-        row = self.row(workspace_id)
         while True:
+            row = self.row(workspace_id)
             if self.stopping:
                 raise Refused("server_stopping", "The server is stopping; try again later.")
             found = self._open.get(row.id)
             if found is not None:
                 found.last_used = trio.current_time()
                 return found
-            pending = self._closing.get(row.id) or self._opening.get(row.id)
-            if pending is None:
-                break
-            await pending.wait()
-        # No await since the check: this task alone opens it. The owner task is started before
-        # anything can be cancelled, so a lost client leaves an open workspace, not half of one.
-        opened = self._opening[row.id] = trio.Event()
-        self.nursery.start_soon(self._own, row, opened)
-        await opened.wait()
-        return await self.open(workspace_id)
+            closing = self._closing.get(row.id)
+            if closing is not None:
+                await closing.wait()
+                continue
+            opening = self._opening.get(row.id)
+            if opening is None:
+                # No await since the check: this task alone opens it. The owner task is started
+                # before anything can be cancelled, so a lost client leaves an open workspace,
+                # not half of one.
+                opening = self._opening[row.id] = Opening()
+                self.nursery.start_soon(self._own, row, opening)
+            await opening.done.wait()
+            if opening.failure is not None:
+                raise StoreError(opening.failure.code, opening.failure.message)
 
-    async def _own(self, row: WorkspaceRow, opened: trio.Event) -> None:
+    async def _own(self, row: WorkspaceRow, opening: Opening) -> None:
         """The owner task of one open workspace: everything of it lives and ends in here."""
-        feed = await self.journal.open(self.store, row.id)
+        try:
+            feed = await self.journal.open(self.store, row.id)
+        except StoreError as exc:
+            del self._opening[row.id]
+            opening.failure = exc
+            opening.done.set()
+            return
+        try:
+            await self._own_open(row, opening, feed)
+        finally:
+            self.journal.close(row.id, "shutdown" if self.stopping else "closed")
+            closing = self._closing.pop(row.id, None)
+            if closing is not None:
+                closing.set()
+
+    async def _own_open(self, row: WorkspaceRow, opening: Opening, feed: Feed) -> None:
         async with open_workspace(
             row, self.store, feed, self.kit, self.open_runs, lambda: SHUTDOWN, self.note_end
         ) as workspace:
             self._open[row.id] = workspace
             del self._opening[row.id]
-            opened.set()
+            opening.done.set()
             if self.stopping:
                 self.close(workspace)
             await workspace.close_requested.wait()
         self.known[row.id] = attrs.evolve(row, last_accept=workspace.last_accept)
-        self.journal.close(row.id, "shutdown" if self.stopping else "closed")
-        closing = self._closing.pop(row.id, None)
-        if closing is not None:
-            closing.set()
 
     # --- closing --------------------------------------------------------------------------
 
@@ -173,16 +197,35 @@ class Host:
             Refused: ``workspace_not_found``, ``open_runs``.
             StoreError: It could not be made durable.
         """
-        row = self.row(workspace_id)
-        workspace = self._open.get(row.id)
-        if workspace is not None:
-            if workspace.has_open_runs():
-                raise Refused("open_runs", "Runs are open in this workspace; cancel them first.")
-            self.close(workspace)
-            await workspace.closed.wait()
-        ticket = self.store.commit_nowait(row.id, lambda tx: tx.remove_workspace())
-        self.known.pop(row.id, None)
-        await ticket.wait()
+        async with self._naming:  # held until it is durable: the path may be named again then
+            row = self.row(workspace_id)
+            await self._wait_not_open(row)
+            # No await since the last look: nobody can have opened it again.
+            ticket = self.store.commit_nowait(row.id, lambda tx: tx.remove_workspace())
+            del self.known[row.id]
+            try:
+                await ticket.wait()
+            except Exception:
+                self.known[row.id] = row
+                raise
+
+    async def _wait_not_open(self, row: WorkspaceRow) -> None:
+        while True:
+            workspace = self._open.get(row.id)
+            opening = self._opening.get(row.id)
+            if workspace is not None:
+                if workspace.has_open_runs():
+                    raise Refused(
+                        "open_runs", "Runs are open in this workspace; cancel them first."
+                    )
+                self.close(workspace)
+            closing = self._closing.get(row.id)
+            if closing is not None:
+                await closing.wait()
+            elif opening is not None:
+                await opening.done.wait()
+            else:
+                return
 
     @contextmanager
     def using(self, workspace: Workspace) -> Iterator[None]:

@@ -35,7 +35,7 @@ class Workspace:
     """A directory with its sessions, while it is open.
 
     ``uses`` counts what keeps it open besides its runs: subscribers and pending requests.
-    ``holds`` are the client ids that hold it (CW 4.2). ``last_used`` is Trio time.
+    ``last_used`` is Trio time.
     """
 
     row: WorkspaceRow
@@ -47,7 +47,7 @@ class Workspace:
     closed: trio.Event = attrs.field(factory=trio.Event, init=False)
     uses: int = attrs.field(default=0, init=False)
     subscribers: int = attrs.field(default=0, init=False)
-    holds: set[str] = attrs.field(factory=set, init=False)
+    _holds: dict[str, float] = attrs.field(factory=dict, init=False)
     last_used: float = attrs.field(factory=trio.current_time, init=False)
     last_accept: int = attrs.field(default=0, init=False)
     _streams: Counter[str] = attrs.field(factory=Counter, init=False)
@@ -119,7 +119,7 @@ class Workspace:
 
     def has_open_runs(self) -> bool:
         """Whether a run goes on or waits here."""
-        return any(session.queue.open_runs() for session in self._sessions.values())
+        return any(session.unfinished() for session in self._sessions.values())
 
     async def create_session(self, title: str) -> SessionRecord:
         """A new session, durable when this returns; publishes ``session/created``."""
@@ -160,20 +160,22 @@ class Workspace:
             StoreError: It could not be made durable.
         """
         done = trio.Event()
-        failure: list[StoreError] = []
+        failure: StoreError | None = StoreError("store_failed", "The server stopped meanwhile.")
 
         async def work() -> None:
+            nonlocal failure
             try:
                 await self._delete_session(session_id, by)
+                failure = None
             except StoreError as exc:
-                failure.append(exc)
+                failure = exc
             finally:
                 done.set()
 
         self.home.nursery.start_soon(work)
         await done.wait()
-        if failure:
-            raise failure[0]
+        if failure is not None:
+            raise failure
 
     async def _delete_session(self, session_id: SessionId, by: CancelledBy) -> None:
         below: tuple[SessionId, ...] = await self._below(session_id)
@@ -183,14 +185,18 @@ class Workspace:
                 doomed.append(await self.session(each))
             except Refused:
                 continue
+        try:
+            for session in doomed:
+                session.close(by)
+            for session in doomed:
+                for open_run in session.unfinished():
+                    await open_run.ended.wait()
+            await self._remove(tuple(session.id for session in doomed))
+        except StoreError:
+            for session in doomed:
+                session.reopen()
+            raise
         for session in doomed:
-            session.close(by)
-        for session in doomed:
-            for open_run in session.open_runs():
-                await open_run.ended.wait()
-        for session in doomed:
-            async with session.handoff:
-                await self._remove(session.id)
             self._sessions.pop(session.id, None)
 
     async def _below(self, session_id: SessionId) -> tuple[SessionId, ...]:
@@ -199,12 +205,15 @@ class Workspace:
 
         return (await self.home.store.commit_nowait(self.id, commit).wait()).value
 
-    async def _remove(self, session_id: SessionId) -> None:
+    async def _remove(self, session_ids: tuple[SessionId, ...]) -> None:
+        """Delete sessions in one transaction; what lies below comes before what it lies below."""
+
         def commit(tx: Transaction) -> None:
-            record = tx.session(session_id)
-            if record is not None:
-                tx.remove_session(session_id)
-                tx.emit("session", "deleted", record, session_id=session_id)
+            for session_id in reversed(session_ids):
+                record = tx.session(session_id)
+                if record is not None:
+                    tx.remove_session(session_id)
+                    tx.emit("session", "deleted", record, session_id=session_id)
 
         await self.home.store.commit_nowait(self.id, commit).wait()
 
@@ -247,6 +256,15 @@ class Workspace:
         self.open_runs[run_id] = open_run
         return open_run
 
+    def hold(self, client_id: str) -> None:
+        """A client keeps the workspace open until it lets go, or for `limits.HOLD_S` (CW 4.2)."""
+        self._holds[client_id] = trio.current_time() + limits.HOLD_S
+
+    def release(self, client_id: str) -> None:
+        """A client lets go. Harmless if it did not hold."""
+        self._holds.pop(client_id, None)
+        self.last_used = trio.current_time()
+
     # --- clients --------------------------------------------------------------------------
 
     def client_joined(self, client_id: str | None) -> None:
@@ -259,7 +277,10 @@ class Workspace:
         if client_id is None:
             return
         self._streams[client_id] -= 1
-        if not self._streams[client_id] and not self.closing and self._depending_on(client_id):
+        if self._streams[client_id]:
+            return
+        del self._streams[client_id]
+        if not self.closing and self._depending_on(client_id):
             self.home.nursery.start_soon(self._cancel_if_still_gone, client_id)
 
     async def _cancel_if_still_gone(self, client_id: str) -> None:
@@ -296,7 +317,8 @@ class Workspace:
 
     def is_idle(self) -> bool:
         """Nothing runs or waits, nobody subscribes, holds it or has a request pending."""
-        return not (self.uses or self.subscribers or self.holds or self.has_open_runs())
+        held = any(until > trio.current_time() for until in self._holds.values())
+        return not (self.uses or self.subscribers or held or self.has_open_runs())
 
 
 @asynccontextmanager
@@ -326,6 +348,7 @@ async def open_workspace(
             kit,
             last_accept=lambda: workspace.last_accept,
             forget=on_end,
+            default_mode=lambda: workspace.default_mode,
         )
         workspace = Workspace(row, home, open_runs)
         workspace.last_accept = row.last_accept
@@ -333,4 +356,3 @@ async def open_workspace(
             yield workspace
         finally:
             workspace.stop(on_stop())
-    workspace.closed.set()

@@ -166,3 +166,19 @@ def test_interrupt_cancels_what_is_open_and_starts(server: Server, project: Path
         "completed",
     ]
     assert server.record("one")["cancelled_by"]["reason"] == "interrupt"
+
+
+def test_a_run_that_asked_for_it_ends_when_its_client_goes(server: Server, project: Path) -> None:
+    """G6: `on_disconnect: cancel`, and only that run."""
+    workspace = server.workspace(project)
+    hold = script(project / "hold.json", [{"silence": True}])
+    one, two = server.session(workspace), server.session(workspace)
+    with server.stream(workspace, "after=now&client_id=c1"):
+        server.prompt(
+            workspace, one, "1", model=hold, run_id="r1", client_id="c1", on_disconnect="cancel"
+        )
+        server.prompt(workspace, two, "2", model=hold, run_id="r2", client_id="c1")
+    record = server.ended("r1")
+    assert record["outcome"] == "cancelled"
+    assert record["cancelled_by"]["reason"] == "disconnect"
+    assert server.record("r2")["state"] == "running"

@@ -12,6 +12,7 @@ from quart.typing import ResponseReturnValue
 
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.ids import WorkspaceId
 from crush_trio.protocol.requests import CreateWorkspace, Snapshot, WorkspaceInfo
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
@@ -42,7 +43,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         path = await trio.to_thread.run_sync(checked_directory, body.path)
         workspace = await host.by_path(path)
         if body.client_id:
-            workspace.holds.add(body.client_id)
+            workspace.hold(body.client_id)
         if body.yolo:
             workspace.default_mode = "allow"
         described = await trio.to_thread.run_sync(info, workspace.row, workspace)
@@ -73,11 +74,9 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         if request.args.get("purge") == "true":
             await host.purge(workspace_id)
             return empty_response()
-        row = host.known.get(host.row(workspace_id).id) if workspace_id in host.known else None
-        workspace = host.find_open(row.id) if row is not None else None
+        workspace = host.find_open(WorkspaceId(workspace_id))
         if workspace is not None:
-            workspace.holds.discard(request.args.get("client_id", ""))
-            workspace.last_used = trio.current_time()
+            workspace.release(request.args.get("client_id", ""))
         return empty_response()  # CW 2.3: 200 for an unknown workspace too
 
     @routes.post("/v1/workspaces/<workspace_id>/close")
