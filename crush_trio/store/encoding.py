@@ -45,7 +45,7 @@ def encode_transient(kind: str, change: str, payload: Payload, workspace_id: str
 
 def _shortened(value: dict[str, Any], limit: int) -> bytes:
     ref = _reference(value)
-    longest = limit
+    longest = min(limit, _longest(value))
     while longest > _SHORTEST_CUT:
         longest = max(longest // 2, _SHORTEST_CUT)
         named: dict[str, str] = {}
@@ -65,6 +65,15 @@ def _reference(value: dict[str, Any]) -> str:
     kind = value["type"]
     identity = inner.get("run_id" if kind == "run_complete" else "id", "")
     return f"{_REF.get(kind, kind)}/{identity}"
+
+
+def _longest(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return max(map(_longest, inner), default=0)
+    return 0
 
 
 def _cut(value: Any, longest: int, path: str, ref: str, named: dict[str, str]) -> Any:

@@ -30,8 +30,10 @@ class Done:
 class GroupCommitter:
     """Applies groups to the writing connection and keeps what workspaces have handed out.
 
-    After a fatal error (``fatal`` is set) it must not be used again: what a failed sync left in
-    the cache of the operating system is unknown, so it is never retried.
+    A commit whose function raises undoes only itself. When the storage fails in the middle, SQLite
+    takes back the whole transaction, so all of its group have failed: nobody's function is called
+    twice. After a fatal error (``fatal`` is set) it must not be used again: what a failed sync
+    left in the cache of the operating system is unknown, so it is never retried.
     """
 
     def __init__(

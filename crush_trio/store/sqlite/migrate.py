@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 from crush_trio.protocol.errors import StoreError
@@ -15,9 +14,8 @@ APPLICATION_ID = 0x43525452  # "CRTR": tells our files from other programs' data
 
 def shipped_migrations() -> tuple[str, ...]:
     """The SQL of every step, the first one creating the tables; step n leads to version n."""
-    folder = resources.files("crush_trio.store.sqlite") / "migrations"
-    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".sql"))
-    return tuple((folder / name).read_text(encoding="utf-8") for name in names)
+    files = sorted((Path(__file__).parent / "migrations").glob("*.sql"))
+    return tuple(file.read_text(encoding="utf-8") for file in files)
 
 
 def migrate(conn: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> int:
