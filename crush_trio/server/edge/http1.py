@@ -120,10 +120,14 @@ class Http1(H11Protocol):
         return None
 
     async def stream_send(self, event: Event) -> None:
-        """As Hypercorn, and an answer given before the body was read says that it is the last."""
+        """As Hypercorn, and an answer that is the connection's last one says so.
+
+        It is the last one if the body was not read before it, or if the server is ending.
+        """
         if isinstance(event, (Response, Body, EndBody)) and self._has_answered:
             return  # a handler cut off at its last byte: Hypercorn would answer 500 after that
-        if isinstance(event, Response) and event.status_code >= 200 and self.owes_a_reading:
+        last = self.owes_a_reading or self.context.terminated.is_set()
+        if isinstance(event, Response) and event.status_code >= 200 and last:
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)
 

@@ -16,6 +16,7 @@ from crush_trio.protocol.ids import WorkspaceId
 from crush_trio.protocol.requests import CreateWorkspace, Snapshot, WorkspaceInfo
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
+from crush_trio.server.edge.call import current_call
 from crush_trio.server.services import Services, answer, body_as, busy_sessions
 from crush_trio.store.contract import WorkspaceRow
 
@@ -45,7 +46,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         if body.client_id:
             workspace.hold(body.client_id)
         if body.yolo:
-            workspace.default_mode = "allow"
+            await workspace.set_default_mode("allow", current_call().principal)
         described = await trio.to_thread.run_sync(info, workspace.row, workspace)
         return answer(attrs.evolve(described, ignored=ignored))
 
@@ -88,11 +89,6 @@ def add_routes(app: EdgeApp, services: Services) -> None:
             host.close(workspace)
             await workspace.closed.wait()
         return empty_response()
-
-    @routes.get("/v1/workspaces/<workspace_id>/permissions")
-    async def permissions(workspace_id: str) -> ResponseReturnValue:
-        host.row(workspace_id)
-        return answer([])  # modes allow and deny decide at once; nothing is ever pending
 
     @routes.get("/v1/workspaces/<workspace_id>/snapshot")
     async def snapshot(workspace_id: str) -> ResponseReturnValue:

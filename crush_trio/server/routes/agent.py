@@ -1,0 +1,102 @@
+"""Routes about a workspace's agent besides prompts: what it is, its default permission mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+from quart import Blueprint
+from quart.typing import ResponseReturnValue
+
+from crush_trio.agent.ports import ModelInfo
+from crush_trio.host.workspace import Workspace
+from crush_trio.protocol.errors import CrushError
+from crush_trio.server.edge.answers import empty_response
+from crush_trio.server.edge.app_base import EdgeApp
+from crush_trio.server.edge.call import current_call
+from crush_trio.server.services import Services, answer, body_as
+
+BASE = "/v1/workspaces/<workspace_id>"
+
+
+@attrs.frozen
+class SkipRequest:
+    """``POST …/permissions/skip``: whether calls are allowed without asking (CW 2.6)."""
+
+    skip: bool = False
+
+
+def add_routes(app: EdgeApp, services: Services) -> None:
+    """Add the routes of this file."""
+    routes = Blueprint("agent", __name__)
+    host = services.host
+
+    @routes.get(f"{BASE}/agent")
+    async def show(workspace_id: str) -> ResponseReturnValue:
+        row = host.row(workspace_id)
+        workspace = host.find_open(row.id)
+        busy = workspace is not None and workspace.is_any_busy()
+        try:
+            info = services.kit.model(None, Path(row.path), local=True).info
+        except CrushError:
+            return answer({"is_busy": busy, "is_ready": False, "model": {}, "model_cfg": {}})
+        return answer(
+            {
+                "is_busy": busy,
+                "is_ready": True,
+                "model": _crush_model(info),
+                "model_cfg": {"model": info.model, "provider": info.provider},
+            }
+        )
+
+    @routes.post(f"{BASE}/agent/init")
+    @routes.post(f"{BASE}/agent/update")
+    async def refresh(workspace_id: str) -> ResponseReturnValue:
+        # Nothing is replaced (contract 3): each run reads the configuration when it begins.
+        await host.open(workspace_id)
+        return empty_response()
+
+    @routes.get(f"{BASE}/permissions")
+    async def pending(workspace_id: str) -> ResponseReturnValue:
+        host.row(workspace_id)
+        return answer([])  # modes allow and deny decide at once: nothing is ever pending
+
+    @routes.get(f"{BASE}/permissions/skip")
+    async def skips(workspace_id: str) -> ResponseReturnValue:
+        workspace = host.find_open(host.row(workspace_id).id)
+        return answer({"skip": workspace is not None and workspace.default_mode == "allow"})
+
+    @routes.post(f"{BASE}/permissions/skip")
+    async def skip(workspace_id: str) -> ResponseReturnValue:
+        body, _ = body_as(SkipRequest)
+        workspace: Workspace = await host.open(workspace_id)
+        with host.using(workspace):
+            mode = "allow" if body.skip else "deny"
+            await workspace.set_default_mode(mode, current_call().principal)
+        return empty_response()
+
+    @routes.delete("/v1/clients/<client_id>")
+    async def retire(client_id: str) -> ResponseReturnValue:
+        for workspace in host.workspaces():
+            workspace.release(client_id)
+        return empty_response()
+
+    app.register_blueprint(routes)
+
+
+def _crush_model(info: ModelInfo) -> dict[str, Any]:
+    """A model in the shape of CW 10.2."""
+    return {
+        "id": info.model,
+        "name": info.name or info.model,
+        "cost_per_1m_in": info.cost_per_1m_in or 0.0,
+        "cost_per_1m_out": info.cost_per_1m_out or 0.0,
+        "cost_per_1m_in_cached": 0.0,
+        "cost_per_1m_out_cached": 0.0,
+        "context_window": info.context_window,
+        "default_max_tokens": info.max_output_tokens,
+        "can_reason": False,
+        "supports_attachments": False,
+        "options": {},
+    }
