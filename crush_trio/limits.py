@@ -37,6 +37,8 @@ RETENTION_EVERY = 64  # after this many events of a workspace the writer looks f
 RETENTION_BATCH = 500  # old events removed at once; the rest at the next look
 QUICK_CHECK_BYTES = 64 * 1024 * 1024  # a larger database is not checked after an unclean end
 WAL_KEEP_BYTES = 64 * 1024 * 1024  # a larger write-ahead log is cut after a checkpoint
+CLOSING_BUSY_S = 0.5  # at the end a foreign reader is waited for this long; its log then stays
+NO_SPACE_BYTES = 64 * 1024  # with less free, failing to grow SQLite's shared index is a full disk
 READER_THREADS = 4  # concurrent store reads; more wait
 TEXT_CHECKPOINT_S = 1.0  # open text is written to its row at most this often (G8)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def prepare(part: ToolCallPart, tools: Mapping[str, Tool]) -> tuple[Tool, ToolCa
         names = ", ".join(sorted(tools)) or "none"
         return ToolResult(f"Unknown tool {part.name!r}; the tools are: {names}", is_error=True)
     arguments = parse_arguments(part.input)
-    if arguments is None:
+    if arguments is None or not part.finished:  # what broke off in the middle is not run
         return ToolResult(BAD_ARGUMENTS, is_error=True)
     missing = [key for key in tool.spec.parameters.get("required", ()) if key not in arguments]
     if missing:
@@ -69,30 +70,39 @@ def _wrong_types(arguments: Mapping[str, Any], properties: Mapping[str, Any]) ->
 
 
 def sanitised(message: Message) -> Message:
-    """The message with every tool call's input made a valid JSON object (R51)."""
+    """The message with every tool call finished, its input a JSON object (R51)."""
     parts = tuple(
-        attrs.evolve(part, input="{}")
-        if isinstance(part, ToolCallPart) and parse_arguments(part.input) is None
-        else attrs.evolve(part, input=part.input or "{}")
-        if isinstance(part, ToolCallPart)
-        else part
-        for part in message.parts
+        sanitised_call(part) if isinstance(part, ToolCallPart) else part for part in message.parts
     )
     return attrs.evolve(message, parts=parts)
 
 
+def sanitised_call(part: ToolCallPart) -> ToolCallPart:
+    """A finished call; input that is broken, cut off or missing becomes ``{}``."""
+    whole = part.finished and part.input.strip() and parse_arguments(part.input) is not None
+    return attrs.evolve(part, input=part.input if whole else "{}", finished=True)
+
+
 def result_part(call: ToolCallPart, result: ToolResult) -> ToolResultPart:
     """A tool's answer as it is stored."""
-    metadata = orjson.dumps(dict(result.metadata)).decode() if result.metadata else ""
+    metadata = ""
+    if result.metadata:
+        plain = json.dumps(dict(result.metadata), ensure_ascii=False, separators=(",", ":"))
+        metadata = encodable(plain)
     return ToolResultPart(
         tool_call_id=call.id,
         name=call.name,
-        content=result.content,
+        content=encodable(result.content),
         metadata=metadata,
         is_error=result.is_error,
         data=result.data,
         mime_type=result.mime_type,
     )
+
+
+def encodable(text: str) -> str:
+    """The text with lone surrogates replaced; a file name that is no UTF-8 brings them along."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def signature(calls: Sequence[ToolCallPart], results: Sequence[ToolResultPart]) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import attrs
 
+from crush_trio.agent.calls import sanitised
 from crush_trio.agent.ports import (
     ModelEvent,
     ReasoningDelta,
@@ -42,6 +43,7 @@ class _OpenPart:
     finished_at: int = 0
     signature: str = ""
     finished: bool = False
+    corrected: str | None = None
 
     def add(self, text: str) -> int:
         """Append ``text``; returns the offset in code points at which it begins."""
@@ -64,20 +66,32 @@ class _OpenPart:
             return ReasoningPart(self.text(), self.signature, self.started_at, self.finished_at)
         return ToolCallPart(self.tool_call_id or "", self.name, self.text(), self.finished)
 
+    def final(self) -> Part:
+        """The part as the model ended it."""
+        part = self.part()
+        if isinstance(part, ToolCallPart) and self.corrected is not None:
+            return attrs.evolve(part, input=self.corrected)
+        return part
+
 
 @attrs.define(eq=False)
 class LiveMessage:
     """Collects what a model streams in one step (R51).
 
     Each piece costs one list append and one delta; nothing is joined, copied or stored per token.
-    Unknown tool call ids are ignored rather than trusted: a delta must name a started call.
+    Unknown tool call ids are ignored rather than trusted: a delta must name a started call. A call
+    id that is ``taken`` (by an earlier message of the session) gets a suffix, because results are
+    found by it.
     """
 
     base: Message
     show: ShowDelta
     now_s: Callable[[], int]
+    taken: Container[str] = ()
     _parts: list[_OpenPart] = attrs.field(factory=list, init=False)
     _calls: dict[str, int] = attrs.field(factory=dict, init=False)
+    _has_text: bool = attrs.field(default=False, init=False)
+    _final: Message | None = attrs.field(default=None, init=False)
     changed: bool = attrs.field(default=False, init=False)
 
     def apply(self, event: ModelEvent) -> None:
@@ -99,57 +113,80 @@ class LiveMessage:
             case StreamReset():
                 self._parts.clear()
                 self._calls.clear()
+                self._has_text = False
 
     def present(self) -> Message:
-        """The whole message as it stands now, still open."""
+        """The whole message as it stands now: open, until `finish`."""
+        if self._final is not None:
+            return self._final
         return attrs.evolve(
             self.base, parts=tuple(p.part() for p in self._parts), updated_at=self.now_s()
         )
 
     def finish(self, reason: str) -> Message:
-        """The message as the model ended it."""
-        message = self.present()
-        return attrs.evolve(message, parts=(*message.parts, FinishPart(reason, self.now_s())))
+        """The message as the model ended it: thoughts closed, tool calls made valid (R51)."""
+        self._end_reasoning("")
+        parts = (*(part.final() for part in self._parts), FinishPart(reason, self.now_s()))
+        self._final = sanitised(attrs.evolve(self.present(), parts=parts))
+        return self._final
+
+    def calls(self) -> tuple[ToolCallPart, ...]:
+        """The tool calls exactly as the model asked for them, broken arguments included."""
+        finals = (part.final() for part in self._parts)
+        return tuple(part for part in finals if isinstance(part, ToolCallPart))
 
     def _grow(self, kind: str, text: str) -> None:
-        if not self._parts and kind == "text":
-            text = text.removeprefix("\n")  # R51
+        if kind == "text":
+            if not self._parts and not self._has_text:
+                text = text.removeprefix("\n")  # R51
+            self._has_text = True
         if not text:
             return
         last = self._parts[-1] if self._parts else None
-        if last is None or last.kind != kind or last.finished_at:
+        if last is None or last.kind != kind or last.finished:
             last = _OpenPart(kind, self.now_s())
             self._parts.append(last)
         self.show(len(self._parts) - 1, kind, last.add(text), text, None)
 
     def _end_reasoning(self, signature: str) -> None:
         for part in self._parts:
-            if part.kind == "reasoning" and not part.finished_at:
+            if part.kind == "reasoning" and not part.finished:
+                part.finished = True
                 part.finished_at = self.now_s()
                 part.signature = signature
 
     def _start_call(self, call_id: str, name: str) -> None:
         if call_id in self._calls:
             return
+        unique, number = call_id, 1
+        while unique in self.taken or any(part.tool_call_id == unique for part in self._parts):
+            number += 1
+            unique = f"{call_id}~{number}"
         self._calls[call_id] = len(self._parts)
-        self._parts.append(_OpenPart("tool_input", self.now_s(), call_id, name))
-        self.show(len(self._parts) - 1, "tool_input", 0, "", call_id)
+        self._parts.append(_OpenPart("tool_input", self.now_s(), unique, name))
+        self.show(len(self._parts) - 1, "tool_input", 0, "", unique)
 
     def _grow_call(self, call_id: str, text: str) -> None:
         index = self._calls.get(call_id)
         if index is None or not text:
             return
-        self.show(index, "tool_input", self._parts[index].add(text), text, call_id)
+        part = self._parts[index]
+        if not part.finished:
+            self.show(index, "tool_input", part.add(text), text, part.tool_call_id)
 
     def _end_call(self, call_id: str, text: str) -> None:
         index = self._calls.get(call_id)
         if index is None:
             return
         part = self._parts[index]
-        rest = text.removeprefix(part.text())
-        if len(rest) < len(text) or not part.length:
+        if part.finished:
+            return
+        if text.startswith(part.text()):
+            rest = text[part.length :]
             if rest:
-                self.show(index, "tool_input", part.add(rest), rest, call_id)
+                self.show(index, "tool_input", part.add(rest), rest, part.tool_call_id)
         else:
-            part.pieces, part.length = [text], len(text)
+            # The deltas said something else. What was shown stays what they add up to; the
+            # finished message has the truth.
+            part.corrected = text
         part.finished = True

@@ -35,15 +35,11 @@ class ModelInfo:
 
 @attrs.frozen
 class ToolSpec:
-    """A tool as a model sees it; ``parameters`` is a JSON schema of an object.
-
-    Calls of ``parallel`` tools of one step may run side by side.
-    """
+    """A tool as a model sees it; ``parameters`` is a JSON schema of an object."""
 
     name: str
     description: str
     parameters: Mapping[str, Any]
-    parallel: bool = False
 
 
 @attrs.frozen

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import attrs
@@ -19,6 +22,9 @@ could not do. When a tool is refused, do not try to reach the same end another w
 needed. Answer in the language you were asked in, in Markdown, without preamble."""
 
 
+_PASSED_OVER = (OSError, RuntimeError, ValueError)  # no access, a loop of links, a NUL in a name
+
+
 @attrs.frozen
 class ContextFile:
     """A project file that speaks to the agent; ``path`` is relative to the workspace."""
@@ -31,32 +37,52 @@ class ContextFile:
 def read_context_files(workspace: Path, names: Sequence[str]) -> tuple[ContextFile, ...]:
     """The context files that exist, in the given order; blocking.
 
-    Each is cut at `limits.CONTEXT_FILE_BYTES`, all together end at `limits.CONTEXT_FILES_BYTES`.
-    A name that leads out of the workspace, or to anything but a regular file, is passed over. A
-    directory stands for the files right in it.
+    Each is cut at `limits.CONTEXT_FILE_BYTES`; all together end at `limits.CONTEXT_FILES_BYTES`
+    and `limits.CONTEXT_FILES`. A name that leads out of the workspace, that cannot be read, or
+    that is anything but a regular file, is passed over. A directory stands for the files right
+    in it.
     """
     found: list[ContextFile] = []
     seen: set[tuple[int, int]] = set()
     room = limits.CONTEXT_FILES_BYTES
     root = workspace.resolve()
-    for name in names:
-        target = workspace / name
-        for path in sorted(target.iterdir()) if target.is_dir() else (target,):
-            resolved = path.resolve()
-            if not resolved.is_file() or not resolved.is_relative_to(root):
-                continue
-            status = resolved.stat()
+    for path in _candidates(workspace, root, names):
+        if room <= 0 or len(found) >= limits.CONTEXT_FILES:
+            break
+        with suppress(OSError):  # gone or unreadable: the run can do without it
+            status = path.stat()
             identity = (status.st_dev, status.st_ino)
-            if identity in seen or room <= 0:  # CRUSH.md and crush.md may be one file
+            if identity in seen:  # CRUSH.md and crush.md may be one file
                 continue
-            seen.add(identity)
             size = min(limits.CONTEXT_FILE_BYTES, room)
-            with resolved.open("rb") as file:
+            with path.open("rb") as file:
                 raw = file.read(size + 1)
+            seen.add(identity)
             room -= len(raw)
             text = raw[:size].decode("utf-8", errors="replace")
-            found.append(ContextFile(str(path.relative_to(workspace)), text, len(raw) > size))
+            name = os.fsencode(path.relative_to(root)).decode("utf-8", errors="replace")
+            found.append(ContextFile(name, text, len(raw) > size))
     return tuple(found)
+
+
+def _candidates(workspace: Path, root: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Regular files inside ``root`` that the names stand for, symlinks resolved."""
+    for name in names:
+        with suppress(*_PASSED_OVER):
+            target = (workspace / name).resolve()
+            if target.is_relative_to(root):
+                first: tuple[Path, ...] = (target,)
+                if target.is_dir():
+                    first = tuple(sorted(islice(target.iterdir(), limits.CONTEXT_DIRECTORY)))
+                yield from _regular(root, first)
+
+
+def _regular(root: Path, paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        with suppress(*_PASSED_OVER):
+            resolved = path.resolve()
+            if resolved.is_relative_to(root) and resolved.is_file():
+                yield resolved
 
 
 def system_prompt(

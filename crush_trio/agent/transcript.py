@@ -7,6 +7,7 @@ from enum import Enum
 
 import attrs
 
+from crush_trio.agent.calls import sanitised_call
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, new_id
 from crush_trio.protocol.messages import (
     FinishPart,
@@ -104,13 +105,13 @@ def finish_part(cause: Cause, now_s: int, title: str, details: str) -> FinishPar
 
 
 def closed_assistant(message: Message, finish: FinishPart, now_s: int) -> Message:
-    """An open assistant message, ended: reasoning closed, tool calls complete, text kept (R53)."""
+    """An open assistant message, ended: reasoning closed, tool calls valid, text kept (R53)."""
     parts: list[Part] = []
     for part in message.parts:
         if isinstance(part, ReasoningPart) and not part.finished_at:
             parts.append(attrs.evolve(part, finished_at=now_s))
-        elif isinstance(part, ToolCallPart) and not part.finished:
-            parts.append(attrs.evolve(part, input="{}", finished=True))
+        elif isinstance(part, ToolCallPart):
+            parts.append(sanitised_call(part))
         else:
             parts.append(part)
     return attrs.evolve(message, parts=(*parts, finish), updated_at=now_s)
@@ -140,8 +141,9 @@ def close_run(
     """
     finish = finish_part(cause, now_s, title, details)
     written: list[Message] = []
-    answered = {part.tool_call_id for message in messages for part in message.tool_results()}
-    last = next((m for m in reversed(messages) if m.role == "assistant"), None)
+    place = max((i for i, m in enumerate(messages) if m.role == "assistant"), default=-1)
+    answered = {part.tool_call_id for m in messages[place + 1 :] for part in m.tool_results()}
+    last = messages[place] if place >= 0 else None
     ended = False
     if last is not None:
         if last.finish() is None:
@@ -163,35 +165,74 @@ def for_model(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Messages as they may be sent to a model (R55, G7).
 
     Results without a call are dropped, calls without a result get a synthetic error result right
-    after their message, unfinished calls are completed, and empty assistant messages are skipped.
+    after their message, unfinished or broken calls are completed, a call id that occurs again is
+    made unique, and empty assistant messages are skipped.
     """
-    kept = [message for message in messages if not _is_empty_assistant(message)]
-    results = {
-        part.tool_call_id: part
-        for message in kept
-        if message.role == "tool"
-        for part in message.tool_results()
-    }
+    kept = [_in_its_role(message) for message in messages if not _is_empty_assistant(message)]
     valid: list[Message] = []
-    for message in kept:
+    used: set[str] = set()
+    for index, message in enumerate(kept):
         if message.role == "tool":
             continue
-        if message.role != "assistant":
+        calls = message.tool_calls()
+        if not calls:
             valid.append(message)
             continue
-        calls = message.tool_calls()
-        valid.append(_completed(message) if calls else message)
-        for call in calls:
-            part = results.get(call.id) or ToolResultPart(
-                call.id, call.name, "The call has no recorded result", is_error=True
-            )
+        results = _results_after(kept, index)
+        names = [_unused(call.id, used) for call in calls]
+        valid.append(_with_calls(message, names))
+        for call, name in zip(calls, names, strict=True):
+            found = results.get(call.id)
+            part = found.pop(0) if found else _no_result(call)
+            part = attrs.evolve(part, tool_call_id=name)
             valid.append(attrs.evolve(message, id=MessageId(""), role="tool", parts=(part,)))
     return tuple(valid)
 
 
-def _completed(message: Message) -> Message:
+def _in_its_role(message: Message) -> Message:
+    """The message without parts that only another role may have."""
+    calls_too = message.role == "assistant"
+    results_too = message.role == "tool"
     parts = tuple(
-        attrs.evolve(part, input=part.input or "{}", finished=True)
+        part
+        for part in message.parts
+        if (calls_too or not isinstance(part, ToolCallPart))
+        and (results_too or not isinstance(part, ToolResultPart))
+    )
+    return message if len(parts) == len(message.parts) else attrs.evolve(message, parts=parts)
+
+
+def _results_after(messages: Sequence[Message], index: int) -> dict[str, list[ToolResultPart]]:
+    """What answers the calls of a message: results up to where a call has the same id again."""
+    wanted = {call.id for call in messages[index].tool_calls()}
+    found: dict[str, list[ToolResultPart]] = {}
+    for message in messages[index + 1 :]:
+        wanted -= {call.id for call in message.tool_calls()}
+        if not wanted:
+            break
+        for part in message.tool_results():
+            if part.tool_call_id in wanted:
+                found.setdefault(part.tool_call_id, []).append(part)
+    return found
+
+
+def _unused(call_id: str, used: set[str]) -> str:
+    name, number = call_id, 1
+    while name in used:
+        number += 1
+        name = f"{call_id}~{number}"
+    used.add(name)
+    return name
+
+
+def _no_result(call: ToolCallPart) -> ToolResultPart:
+    return ToolResultPart(call.id, call.name, "The call has no recorded result", is_error=True)
+
+
+def _with_calls(message: Message, names: Sequence[str]) -> Message:
+    waiting = list(names)
+    parts = tuple(
+        attrs.evolve(sanitised_call(part), id=waiting.pop(0))
         if isinstance(part, ToolCallPart)
         else part
         for part in message.parts

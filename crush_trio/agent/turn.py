@@ -27,7 +27,7 @@ from crush_trio.agent.ports import (
     ToolResult,
 )
 from crush_trio.protocol.ids import MessageId, RunId, SessionId
-from crush_trio.protocol.messages import Message, ToolCallPart
+from crush_trio.protocol.messages import FinishPart, Message, ToolCallPart
 from crush_trio.protocol.runs import Limits, Outcome, RunError, Usage
 
 
@@ -145,8 +145,7 @@ class Turn:
         while True:
             if self.progress.steps >= max_steps:
                 return _limited("max_steps", f"The run reached its limit of {max_steps} steps.")
-            message, end = await self._step()
-            asked = message.tool_calls()
+            asked, end = await self._step()
             if not asked:
                 return self._ended_without_calls(end)
             stop = await self._run_tools(asked)
@@ -160,7 +159,7 @@ class Turn:
 
     # --- the model ------------------------------------------------------------------------
 
-    async def _step(self) -> tuple[Message, StepEnd]:
+    async def _step(self) -> tuple[tuple[ToolCallPart, ...], StepEnd]:
         info = self.given.model.info
         now_s = self.given.now_s()
         assistant = transcript.open_assistant(
@@ -170,22 +169,27 @@ class Turn:
             self.progress, steps=self.progress.steps + 1, waiting_on="model"
         )
         self._messages += await self.journal.begin_step(assistant, self.progress)
-        live = LiveMessage(assistant, self.journal.show_delta, self.given.now_s)
+        taken = frozenset(call.id for known in self._messages for call in known.tool_calls())
+        live = LiveMessage(assistant, self.journal.show_delta, self.given.now_s, taken)
         self.journal.open_live(live)
         end = await self._stream(live)
-        message = calls.sanitised(live.finish(_finish_reason(end, live)))
-        self.journal.close_live()
+        asked = live.calls()
+        self._account(info, end, live.present())
+        if not asked and not self.progress.text.strip() and not self.progress.tool_calls:
+            raise ModelError("empty_answer", "The model gave an empty answer.", retryable=True)
+        message = live.finish(_finish_reason(end, asked))
         self._messages.append(message)
-        self._account(info, end, message)
-        asked = message.tool_calls()
         waiting_on = f"tool:{asked[0].name}" if asked else None
         self.progress = attrs.evolve(self.progress, waiting_on=waiting_on)
         self.journal.stage_message(message, self.progress)
         if asked:
             # The calls are durable before the first one starts, so that after a crash nobody
             # has to guess what may have run (reliability rule K6).
+            self.journal.close_live()
             await self.journal.flush()
-        return message, end
+        # An answer without calls stays live until the terminal commit is queued, so that who
+        # joins before that sees all of it.
+        return asked, end
 
     async def _stream(self, live: LiveMessage) -> StepEnd:
         """One model request, with the checkpoints of its open text and the idle limit."""
@@ -200,6 +204,7 @@ class Turn:
                     live.apply(event)
                     idle.deadline = trio.current_time() + idle_s
                     if isinstance(event, StreamReset):
+                        idle.deadline += event.delay_s  # the wait is ours, not the model's
                         self.journal.show_reset(event)
 
                 try:
@@ -223,8 +228,12 @@ class Turn:
             run_id=given.run_id,
             step=self.progress.steps,
             workspace_path=given.workspace_path,
-            max_output_tokens=given.limits.max_output_tokens,
+            max_output_tokens=self._output_tokens_left(),
         )
+
+    def _output_tokens_left(self) -> int | None:
+        limit = self.given.limits.max_output_tokens
+        return None if limit is None else max(1, limit - self.progress.usage.output_tokens)
 
     async def _checkpoint_while_open(self, live: LiveMessage) -> None:
         while True:
@@ -260,6 +269,7 @@ class Turn:
         tools = {tool.spec.name: tool for tool in self.given.tools}
         allowed = self.given.limits.max_tool_calls
         stop: TurnEnd | None = None
+        stopped = False
         parts = []
         for number, call in enumerate(asked):
             if allowed is not None and self.progress.tool_calls >= allowed:
@@ -275,10 +285,12 @@ class Turn:
             self._note_result(call, result)
             self.journal.stage_message(message, self.progress)
             self.journal.stage_effects(result)
-            if result.stop_turn:
-                stop = TurnEnd(Outcome.COMPLETED)
+            stopped = stopped or result.stop_turn
             if number + 1 < len(asked):
                 await self.journal.flush()
+        if stop is None and stopped:
+            self._stop_after_tools()
+            stop = self._completed()
         if stop is None:
             self._signatures.append(calls.signature(asked, parts))
             if self._signatures.count(self._signatures[-1]) > limits.LOOP_REPEATS:
@@ -310,12 +322,29 @@ class Turn:
 
     # --- endings --------------------------------------------------------------------------
 
+    def _stop_after_tools(self) -> None:
+        """The step's message says that the turn ended with it (R51, R70)."""
+        message = next(m for m in reversed(self._messages) if m.role == "assistant")
+        parts = tuple(
+            attrs.evolve(part, reason="end_turn") if isinstance(part, FinishPart) else part
+            for part in message.parts
+        )
+        self.journal.stage_message(attrs.evolve(message, parts=parts), self.progress)
+
+    def _completed(self) -> TurnEnd:
+        denied = self.progress.denied
+        if not denied:
+            return TurnEnd(Outcome.COMPLETED)
+        sentence = (
+            f"{denied} tool call{'s were' if denied > 1 else ' was'} denied; "
+            "see allow_tools and permission_mode (--allow-tool, -y)."
+        )
+        return TurnEnd(Outcome.DENIED, RunError("denied", sentence))
+
     def _ended_without_calls(self, end: StepEnd) -> TurnEnd:
         if end.reason == "max_tokens":
             return _limited("max_output_tokens", "The model's answer was cut at its output limit.")
-        if not self.progress.text.strip() and not self.progress.tool_calls:
-            raise ModelError("empty_answer", "The model gave an empty answer.", retryable=True)
-        return TurnEnd(Outcome.DENIED if self.progress.denied else Outcome.COMPLETED)
+        return self._completed()
 
     def _over_budget(self) -> TurnEnd | None:
         given = self.given.limits
@@ -343,9 +372,8 @@ def _limited(code: str, message: str) -> TurnEnd:
     return TurnEnd(Outcome.LIMITED, RunError(code, message))
 
 
-def _finish_reason(end: StepEnd, live: LiveMessage) -> str:
+def _finish_reason(end: StepEnd, asked: Sequence[ToolCallPart]) -> str:
     """The stored reason: ``tool_use`` exactly if the model asked for tools and stopped for them."""
-    has_calls = bool(live.present().tool_calls())
-    if end.reason == "tool_use" and not has_calls:
+    if end.reason == "tool_use" and not asked:
         return "end_turn"
     return end.reason

@@ -227,6 +227,10 @@ class RunQueue:
         self.closed = True
         return self.cancel(by)
 
+    def reopen(self) -> None:
+        """The deletion that `close` was for did not come about: take new runs again."""
+        self.closed = False
+
     # --- editing --------------------------------------------------------------------------
 
     def move(self, run_id: RunId, position: int) -> Run:

@@ -22,17 +22,27 @@ class Phase(Enum):
 
 @attrs.frozen
 class Settings:
-    """What a prompt asked for by name; ``None`` means: whatever applies anyway."""
+    """What a prompt asked for by name; ``None`` means: whatever applies anyway.
+
+    ``patterns`` are its own permission patterns (allow, deny): folded into a run with others, it
+    would lose what it refused.
+    """
 
     model: str | None = None
     limits: Limits | None = None
     permission_mode: str | None = None
+    patterns: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
     def fits(self, running: Settings) -> bool:
         """Whether a prompt with these settings may be folded into a run with ``running``'s."""
         return all(
             mine is None or mine == theirs
-            for mine, theirs in zip(attrs.astuple(self), attrs.astuple(running), strict=True)
+            for mine, theirs in (
+                (self.model, running.model),
+                (self.limits, running.limits),
+                (self.permission_mode, running.permission_mode),
+                (self.patterns, running.patterns),
+            )
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from crush_trio.agent import transcript
-from crush_trio.protocol.errors import InvalidTransition
+from crush_trio.protocol.errors import InvalidTransition, Refused
 from crush_trio.protocol.events import AgentEvent
 from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.messages import BinaryPart, Message, Part, TextPart
@@ -20,6 +20,7 @@ from crush_trio.protocol.requests import PromptRequest
 from crush_trio.protocol.runs import (
     CancelledBy,
     Outcome,
+    ProcessReport,
     RunError,
     RunRecord,
     RunState,
@@ -109,9 +110,17 @@ def change_run(tx: Transaction, run_id: RunId, **changes: Any) -> RunRow:
 
 
 def accept_run(tx: Transaction, row: RunRow) -> RunRow:
-    """Make an acceptance durable: the row, its receipt and its first event."""
+    """Make an acceptance durable: the row, its receipt and its first event.
+
+    Raises:
+        Refused: ``session_not_found``: the session was deleted since it was looked up.
+    """
+    if tx.session(row.record.session_id) is None:
+        raise Refused(
+            "session_not_found", f"There is no session {row.record.session_id!r} any more."
+        )
     first = tx.next_seq()
-    record = attrs.evolve(row.record, first_seq=first, created_at_ms=tx.now_ms)
+    record = attrs.evolve(row.record, first_seq=first, created_at_ms=tx.now_ms, waiting_on="queue")
     stored = attrs.evolve(row, record=record, receipt=attrs.evolve(row.receipt, seq=first - 1))
     tx.insert_run(stored)
     _emit_run(tx, "created", record)
@@ -197,15 +206,8 @@ def unstarted_messages(
     empty = transcript.open_assistant(
         record.session_id, record.id, record.provider, record.model, now_s
     )
-    cause = transcript.Cause(
-        "cancelled"
-        if outcome is Outcome.CANCELLED
-        else "lost"
-        if outcome is Outcome.LOST
-        else "failed"
-    )
     finish = transcript.finish_part(
-        cause, now_s, error.code if error else "", error.message if error else ""
+        _cause(outcome), now_s, error.code if error else "", error.message if error else ""
     )
     assistant = attrs.evolve(empty, parts=(finish,))
     return (
@@ -214,14 +216,86 @@ def unstarted_messages(
     )
 
 
+def end_folded(tx: Transaction, row: RunRow, into: RunId) -> None:
+    """End a folded prompt, unless that is done; its prompt is kept at its own place."""
+    stored = stored_run(tx, row.record.id)
+    if stored.record.state is RunState.FINISHED:
+        return
+    record = stored.record
+    user = transcript.user_message(
+        record.session_id, record.id, prompt_parts(row.request), tx.now_ms // 1000
+    )
+    placed = (Placed(user, record.accept_seq, 0),)
+    end_run(tx, record.id, Ending(Outcome.STEERED, steered_into=into, messages=placed))
+
+
+def end_as_stored(
+    tx: Transaction,
+    run_id: RunId,
+    outcome: Outcome,
+    error: RunError | None,
+    processes: ProcessReport | None = None,
+    by: CancelledBy | None = None,
+) -> RunRow:
+    """End a run from what is stored of it alone, whether it had begun or not; repairs its
+    transcript. ``by`` is used if the record names nobody; ``processes`` replaces its report."""
+    row = stored_run(tx, run_id)
+    record = row.record
+    if record.state is RunState.QUEUED:
+        return end_unstarted(tx, run_id, outcome, error=error, by=by)
+    mine = [m for m in tx.messages(record.session_id) if m.accept_seq == record.accept_seq]
+    places = {item.message.id: item.ordinal for item in mine}
+    now_s = tx.now_ms // 1000
+    messages = [item.message for item in mine]
+    written = transcript.close_run(
+        messages,
+        cause=_cause(outcome),
+        # Calls are durable before the first one starts: each may have run in part.
+        started_calls=frozenset(
+            call.id for message in messages for call in message.tool_calls() if call.finished
+        ),
+        empty=transcript.open_assistant(
+            record.session_id, run_id, record.provider, record.model, now_s
+        ),
+        now_s=now_s,
+        details=error.message if error else "",
+    )
+    placed = []
+    next_ordinal = max(places.values(), default=-1) + 1
+    for message in written:
+        ordinal = places.get(message.id)
+        if ordinal is None:
+            ordinal, next_ordinal = next_ordinal, next_ordinal + 1
+        new = message.id not in places
+        placed.append(Placed(message, record.accept_seq, ordinal, new))
+    last = next((m for m in reversed(written) if m.role == "assistant"), None)
+    changes: dict[str, Any] = {} if last is None else {"message_id": last.id, "text": last.text()}
+    if processes is not None:
+        changes["processes"] = processes
+    return end_run(tx, run_id, Ending(outcome, error, by, changes=changes, messages=tuple(placed)))
+
+
+def _cause(outcome: Outcome) -> transcript.Cause:
+    match outcome:
+        case Outcome.CANCELLED:
+            return transcript.Cause.CANCELLED
+        case Outcome.LOST:
+            return transcript.Cause.LOST
+    return transcript.Cause.FAILED
+
+
 def cancel_runs(
     tx: Transaction, ended: Sequence[RunId], marked: RunId | None, by: CancelledBy
 ) -> None:
-    """A cancel becomes durable: queued runs end, the running one carries its mark (G2, G4)."""
+    """A cancel becomes durable: queued runs end, the running one carries its mark (G2, G4).
+
+    A run that is not stored is passed over: its acceptance failed, so it never was.
+    """
     if marked is not None:
         change_run(tx, marked, cancelled_by=by)
     for run_id in ended:
-        end_unstarted(tx, run_id, Outcome.CANCELLED, by=by)
+        if tx.run(run_id) is not None:
+            end_unstarted(tx, run_id, Outcome.CANCELLED, by=by)
 
 
 def _emit_run(tx: Transaction, change: str, record: RunRecord) -> None:
@@ -230,7 +304,7 @@ def _emit_run(tx: Transaction, change: str, record: RunRecord) -> None:
 
 def _notice(record: RunRecord, ending: Ending, *, started: bool) -> AgentEvent | None:
     """CW's notice of an ending: an error, or that a started turn finished; else nothing."""
-    if ending.error is not None:
+    if ending.error is not None and ending.outcome is not Outcome.DENIED:
         return AgentEvent(
             "error",
             session_id=record.session_id,

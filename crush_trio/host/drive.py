@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Driver:
     workspace_path: Path
     open_run: OpenRun
     journal: RunJournal
+    default_mode: Callable[[], str] = lambda: "deny"
     turn: Turn | None = attrs.field(default=None, init=False)
     processes: ProcessHost | None = attrs.field(default=None, init=False)
     outputs: dict[str, LiveOutput] = attrs.field(factory=dict, init=False)
@@ -94,7 +95,10 @@ class Driver:
         )
         placed = self.journal.place(user)
         self.journal.stage(lambda tx: commits.begin_run(tx, record.id, placed))
-        setup, model, system = await trio.to_thread.run_sync(self._read_setup)
+        # It only reads: a directory that does not answer is left behind when the run is cancelled.
+        setup, model, system = await trio.to_thread.run_sync(
+            self._read_setup, abandon_on_cancel=True
+        )
         stored = await self.store.messages(record.session_id)
         reads = await self.store.reads(record.session_id)
         self.processes = self.kit.processes(self.journal.record_processes)
@@ -160,7 +164,7 @@ class Driver:
 
     async def _ask(self, ask: PermissionAsk, setup: WorkspaceSetup) -> Decision:
         request = self.open_run.row.request
-        mode = request.permission_mode or "deny"
+        mode = request.permission_mode or self.default_mode()
         allow = (*setup.allow_tools, *request.allow_tools)
         return self.kit.decide(ask, mode, allow, request.deny_tools, self.workspace_path)
 
@@ -188,7 +192,10 @@ class Driver:
         if self.processes is None:
             return ProcessReport()
         with trio.move_on_after(limits.RUN_CLEANUP_S):
-            return await self.processes.aclose()
+            try:
+                return await self.processes.aclose()
+            except Exception:  # the run has to end all the same
+                logger.exception("the processes of run %s were not closed", self.open_run.id)
         return ProcessReport()
 
     def ending(self, end: TurnEnd, processes: ProcessReport) -> tuple[Ending, Usage, float]:

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import attrs
 
-from crush_trio.agent import transcript
 from crush_trio.host import commits
-from crush_trio.host.commits import Ending, Placed
 from crush_trio.protocol.runs import LeftProcess, Outcome, ProcessReport, RunError, RunState
 from crush_trio.store.contract import Committed, RunRow, Store, Ticket, Transaction, WorkspaceRow
 
@@ -80,51 +78,11 @@ def _end(
     error: RunError | None,
     left: tuple[LeftProcess, ...],
 ) -> None:
-    record = row.record
-    if record.state is RunState.QUEUED:
-        commits.end_unstarted(tx, record.id, outcome, error=error)
-        return
-    stored = [m for m in tx.messages(record.session_id) if m.accept_seq == record.accept_seq]
-    messages = [item.message for item in stored]
-    places = {item.message.id: item.ordinal for item in stored}
-    now_s = tx.now_ms // 1000
-    calls = {call.id for message in messages for call in message.tool_calls() if call.finished}
-    cause = transcript.Cause("cancelled" if outcome is Outcome.CANCELLED else "lost")
-    written = transcript.close_run(
-        messages,
-        cause=cause,
-        # Calls are durable before the first one starts: each may have run in part.
-        started_calls=frozenset(calls),
-        empty=transcript.open_assistant(
-            record.session_id, record.id, record.provider, record.model, now_s
-        ),
-        now_s=now_s,
-        details=error.message if error else "",
-    )
-    placed: list[Placed] = []
-    next_ordinal = max(places.values(), default=-1) + 1
-    for message in written:
-        ordinal = places.get(message.id)
-        if ordinal is None:
-            ordinal, next_ordinal = next_ordinal, next_ordinal + 1
-        new = message.id not in places
-        placed.append(Placed(message, record.accept_seq, ordinal, new))
-    last = next((m for m in reversed(written) if m.role == "assistant"), None)
-    changes = {} if last is None else {"message_id": last.id, "text": last.text()}
     mine = {process.pid for process in row.processes}
     report = attrs.evolve(
-        record.processes, left=tuple(process for process in left if process.pid in mine)
+        row.record.processes, left=tuple(process for process in left if process.pid in mine)
     )
-    commits.end_run(
-        tx,
-        record.id,
-        Ending(
-            outcome,
-            error,
-            changes={**changes, "processes": report},
-            messages=tuple(placed),
-        ),
-    )
+    commits.end_as_stored(tx, row.record.id, outcome, error, report)
 
 
 @attrs.frozen

@@ -22,7 +22,7 @@ from crush_trio.protocol.events import Retry
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.runs import LeftProcess, Outcome, RunState
-from crush_trio.store.contract import Commit, RunRow, Store, Transaction
+from crush_trio.store.contract import Commit, RunRow, Store, Ticket, Transaction
 
 Fold = Callable[[], Awaitable[Sequence[RunRow]]]
 """Ends the prompts that steer into the current run and returns their rows; the ending itself is
@@ -44,11 +44,16 @@ class RunJournal:
     run_id: RunId
     accept_seq: int
     fold: Fold
+    flushed: Callable[[], None] = lambda: None
+    """Called after each commit: everything folded or staged before it is durable."""
     messages: list[Placed] = attrs.field(factory=list, init=False)
     last_reads: dict[str, int] = attrs.field(factory=dict, init=False)
     live: LiveMessage | None = attrs.field(default=None, init=False)
     _staged: list[Commit[None]] = attrs.field(factory=list, init=False)
     _new_message: bool = attrs.field(default=False, init=False)
+    _in_flight: tuple[Ticket[None], tuple[Commit[None], ...]] | None = attrs.field(
+        default=None, init=False
+    )
 
     @property
     def session_id(self) -> SessionId:
@@ -119,18 +124,39 @@ class RunJournal:
     async def flush(self) -> None:
         """Make everything staged durable, in one transaction.
 
+        Being cancelled only ends the waiting; `confirm` waits on.
+
         Raises:
             StoreError: Nothing of it was applied; it stays staged.
         """
         staged = self.take_staged()
         if not staged:
             return
-        ticket = self.store.commit_nowait(self.workspace_id, lambda tx: _run_all(tx, staged))
+        try:
+            ticket = self.store.commit_nowait(self.workspace_id, lambda tx: _run_all(tx, staged))
+        except StoreError:
+            self._staged[:0] = staged
+            raise
+        self._in_flight = (ticket, staged)
+        await self.confirm()
+
+    async def confirm(self) -> None:
+        """Wait for the commit of the last `flush`, if nobody has seen it end yet.
+
+        Raises:
+            StoreError: As `flush`.
+        """
+        if self._in_flight is None:
+            return
+        ticket, staged = self._in_flight
         try:
             await ticket.wait()
         except Exception:
+            self._in_flight = None
             self._staged[:0] = staged
             raise
+        self._in_flight = None
+        self.flushed()
 
     # --- steps ----------------------------------------------------------------------------
 
@@ -225,7 +251,7 @@ class RunJournal:
             self.store.commit_nowait(self.workspace_id, write, relaxed=True)
 
     def show_reset(self, reset: StreamReset) -> None:
-        """Show the emptied message, and stage the `retry` event that explains it."""
+        """Show the emptied message, and publish the `retry` event that explains it, at once."""
         for entry in self._present():
             self.feed.transient(entry)
         retry = Retry(self.run_id, reset.attempt, reset.max_attempts, reset.delay_s, reset.cause)
@@ -233,7 +259,8 @@ class RunJournal:
         def write(tx: Transaction) -> None:
             tx.emit("retry", "created", retry, session_id=self.session_id, run_id=self.run_id)
 
-        self.stage(write)
+        with suppress(StoreError):  # the next flush fails the same way, and ends the run
+            self.store.commit_nowait(self.workspace_id, write)
 
     def _present(self) -> Sequence[FeedEntry]:
         message = self.open_message()
@@ -277,27 +304,30 @@ class LiveOutput:
     _shown: dict[str, list[str]] = attrs.field(factory=dict, init=False)
     _lengths: dict[str, int] = attrs.field(factory=dict, init=False)
     _bytes: int = attrs.field(default=0, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
 
     def show(self, stream: str, text: str) -> None:
         """Show more output; beyond the bound nothing more is shown, the result has it."""
-        room = self.limit_bytes - self._bytes
-        if room <= 0 or not text:
+        raw = text.encode("utf-8", "replace")[: self.limit_bytes - self._bytes]
+        text = raw.decode("utf-8", "ignore")  # a character that was cut in two is left out
+        if self._closed or not text:
             return
         if not self._shown:
             self.feed.hold(self._key(), self.session_ids, self._present)
-        text = text[:room]
-        self._bytes += len(text.encode())
+        self._bytes += len(raw)
         offset = self._lengths.get(stream, 0)
         self._shown.setdefault(stream, []).append(text)
         self._lengths[stream] = offset + len(text)
         self.feed.transient(self._entry(stream, offset, text))
 
     def close(self) -> None:
-        """The call has ended; its result follows."""
+        """The call has ended; its result follows. What still comes is not shown."""
+        self._closed = True
         self.feed.release(self._key())
 
     def _key(self) -> MessageId:
-        return MessageId(f"call:{self.tool_call_id}")
+        # Models number their calls: two sessions of a workspace may have the same id at once.
+        return MessageId(f"call:{self.run_id}:{self.tool_call_id}")
 
     def _present(self) -> Sequence[FeedEntry]:
         return [self._entry(stream, 0, "".join(pieces)) for stream, pieces in self._shown.items()]

@@ -4,51 +4,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import suppress
 
 import attrs
 import trio
 
-from crush_trio import limits
 from crush_trio.agent.turn import TurnEnd
 from crush_trio.dispatch.queue import CancelPlan, RunQueue
 from crush_trio.dispatch.run import Run, Settings
 from crush_trio.host import commits
 from crush_trio.host.drive import Driver, account
-from crush_trio.host.kit import Kit
+from crush_trio.host.home import Home, commit_ending, is_accepted
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.run_journal import RunJournal
-from crush_trio.journal import Feed
-from crush_trio.protocol.errors import Refused, StoreError
-from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
+from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.runs import (
     CancelledBy,
     CancelReceipt,
     CoveredRun,
+    Outcome,
     ProcessReport,
+    RunError,
 )
-from crush_trio.store.contract import RunRow, Store, Ticket, Transaction
+from crush_trio.store.contract import RunRow, Ticket, Transaction
 
 logger = logging.getLogger(__name__)
 
-
-@attrs.define(eq=False)
-class Home:
-    """What a session uses of the workspace it lives in.
-
-    ``nursery`` outlives every drain task. ``last_accept`` gives the newest accept sequence.
-    """
-
-    id: WorkspaceId
-    path: Path
-    nursery: trio.Nursery
-    store: Store
-    feed: Feed
-    kit: Kit
-    last_accept: Callable[[], int]
-    forget: Callable[[RunId], None]
-    stopping: trio.Event = attrs.field(factory=trio.Event)
+UNWRITABLE = RunError("internal", "What the run wrote could not be stored.")
 
 
 @attrs.define(eq=False)
@@ -56,8 +40,9 @@ class Session:
     """Decides synchronously, writes in order, and lets one drain task do the waiting.
 
     ``handoff`` is held from the moment a run's outcome is fixed until the next run has begun,
-    across the terminal commit in between. While nobody holds it, the queue and the store agree on
-    which runs have ended. `submit` and the marking half of `cancel` never take it.
+    across the terminal commit in between. ``_open`` are the runs in the queue, ``_owed`` those
+    that ended without having begun and whose ending is not durable yet. `submit` and the marking
+    half of `cancel` never take the lock.
     """
 
     home: Home
@@ -67,6 +52,8 @@ class Session:
     handoff: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _journal: RunJournal | None = attrs.field(default=None, init=False)
     _open: dict[RunId, OpenRun] = attrs.field(factory=dict, init=False)
+    _owed: dict[RunId, OpenRun] = attrs.field(factory=dict, init=False)
+    _folded: list[OpenRun] = attrs.field(factory=list, init=False)
 
     # --- acceptance -----------------------------------------------------------------------
 
@@ -95,10 +82,17 @@ class Session:
         commit = self._accept_commit(row, accepted.interrupted, by)
         open_run = OpenRun(run, row, self.home.store.commit_nowait(self.home.id, commit))
         self._open[run.id] = open_run
-        self._carry_out(accepted.interrupted)
+        self._carry_out(accepted.interrupted, by, open_run.accepted)
         if accepted.start_drain:
             self.home.nursery.start_soon(self._drain)
+        else:
+            self.home.nursery.start_soon(self._see_in, open_run)
         return open_run
+
+    async def _see_in(self, open_run: OpenRun) -> None:
+        """If the acceptance fails, the run leaves at once, also when nobody waits for it."""
+        if not await is_accepted(open_run):
+            self.withdraw(open_run)
 
     def _accept_commit(
         self, row: RunRow, interrupted: CancelPlan, by: CancelledBy
@@ -126,11 +120,16 @@ class Session:
         """An acceptance did not become durable: the run was never accepted. Idempotent."""
         self.queue.withdraw(open_run.run)
         self._leave(open_run)
-        self.home.forget(open_run.id)
+        if not open_run.ended.is_set():  # later, the id may be another run's
+            self.home.forget(open_run.id)
 
     def open_runs(self) -> tuple[OpenRun, ...]:
         """The open runs, in the order in which they run."""
         return tuple(self._open[run.id] for run in self.queue.open_runs())
+
+    def unfinished(self) -> tuple[OpenRun, ...]:
+        """The open runs, and those whose ending is not durable yet."""
+        return (*self._open.values(), *self._owed.values())
 
     def waiting_runs(self) -> tuple[OpenRun, ...]:
         """The runs that have not begun, in the order in which they will."""
@@ -153,48 +152,7 @@ class Session:
             StoreError: The writer's queue is full or dead; nothing changed.
         """
         self.home.store.check_room()
-        plan = self.queue.cancel(by, only)
-        receipt = CancelReceipt(
-            watermark=self.home.last_accept(),
-            runs=tuple(
-                CoveredRun(run.id, "running" if run is plan.running else "queued")
-                for run in plan.covered()
-            ),
-            too_late=tuple(run.id for run in plan.too_late),
-        )
-        ended = tuple(run.id for run in plan.ended)
-        marked = plan.running
-        first_mark = marked is not None and marked.mark is by
-
-        def commit(tx: Transaction) -> CancelReceipt:
-            mark = marked.id if marked is not None and first_mark else None
-            commits.cancel_runs(tx, ended, mark, by)
-            return receipt
-
-        ticket = self.home.store.commit_nowait(self.home.id, commit)
-        self._carry_out(plan)
-        return ticket
-
-    def stop(self, by: CancelledBy) -> None:
-        """Shutdown: begin no more runs, interrupt the running one; queued ones stay (G11)."""
-        self.queue.freeze()
-        running = self.queue.mark_current(by)
-        if running is not None:
-            self._open[running.id].interrupt()
-
-    def close(self, by: CancelledBy) -> Ticket[CancelReceipt]:
-        """Deletion: refuse new prompts for good and cancel the open ones."""
-        self.queue.closed = True
-        return self.cancel(by)
-
-    def _carry_out(self, plan: CancelPlan) -> None:
-        if plan.running is not None:
-            self._open[plan.running.id].interrupt()
-        for run in plan.ended:
-            self._leave(self._open[run.id])
-
-    def _leave(self, open_run: OpenRun) -> None:
-        self._open.pop(open_run.id, None)
+        return self._commit_cancel(self.queue.cancel(by, only), by)
 
     def clear(self, by: CancelledBy) -> Ticket[CancelReceipt]:
         """Cancel the waiting runs only (CW ``prompts/clear``, R49).
@@ -206,17 +164,87 @@ class Session:
         ended: list[Run] = []
         for run in self.queue.waiting():
             ended += self.queue.cancel(by, run.id).ended
-        covered = tuple(CoveredRun(run.id, "queued") for run in ended)
-        receipt = CancelReceipt(self.home.last_accept(), covered)
-        ids = tuple(run.id for run in ended)
+        return self._commit_cancel(CancelPlan(ended=tuple(ended)), by)
+
+    def close(self, by: CancelledBy) -> Ticket[CancelReceipt]:
+        """Deletion: refuse new prompts, until `reopen`, and cancel the open ones.
+
+        Raises:
+            StoreError: The writer's queue is full or dead; nothing changed.
+        """
+        self.home.store.check_room()
+        return self._commit_cancel(self.queue.close(by), by)
+
+    def reopen(self) -> None:
+        """The deletion could not be made durable: take new prompts again."""
+        self.queue.reopen()
+
+    def _commit_cancel(self, plan: CancelPlan, by: CancelledBy) -> Ticket[CancelReceipt]:
+        receipt = CancelReceipt(
+            watermark=self.home.last_accept(),
+            runs=tuple(
+                CoveredRun(run.id, "running" if run is plan.running else "queued")
+                for run in plan.covered()
+            ),
+            too_late=tuple(run.id for run in plan.too_late),
+        )
+        ended = tuple(run.id for run in plan.ended)
+        first_mark = plan.running is not None and plan.running.mark is by
+        marked = plan.running.id if plan.running is not None and first_mark else None
 
         def commit(tx: Transaction) -> CancelReceipt:
-            commits.cancel_runs(tx, ids, None, by)
+            commits.cancel_runs(tx, ended, marked, by)
             return receipt
 
         ticket = self.home.store.commit_nowait(self.home.id, commit)
-        self._carry_out(CancelPlan(ended=tuple(ended)))
+        self._carry_out(plan, by, ticket)
         return ticket
+
+    def stop(self, by: CancelledBy) -> None:
+        """Shutdown: begin no more runs, interrupt the running one; queued ones stay (G11)."""
+        self.queue.freeze()
+        running = self.queue.mark_current(by)
+        if running is not None:
+            self._open[running.id].interrupt()
+
+    def _carry_out(self, plan: CancelPlan, by: CancelledBy, ticket: Ticket[object]) -> None:
+        if plan.running is not None:
+            self._open[plan.running.id].interrupt()
+        if plan.ended:
+            ended = tuple(self._open[run.id] for run in plan.ended)
+            for open_run in ended:
+                self._leave(open_run)
+                self._owed[open_run.id] = open_run
+            self.home.nursery.start_soon(self._see_out, ended, by, ticket)
+
+    async def _see_out(
+        self, ended: tuple[OpenRun, ...], by: CancelledBy, ticket: Ticket[object]
+    ) -> None:
+        """Runs that never began have ended in memory: hold on until that is durable (G1).
+
+        The commit that was to say so may fail, with a full disk or together with an acceptance.
+        Shielded and bounded as the drain task is.
+        """
+        ids = tuple(open_run.id for open_run in ended)
+        durable = True
+        with trio.CancelScope(shield=True):
+            try:
+                await ticket.wait()
+            except Exception as exc:
+                logger.warning("cancelling %s is tried again: %s", ", ".join(ids), exc)
+
+                def commit(tx: Transaction) -> None:
+                    commits.cancel_runs(tx, ids, None, by)
+
+                durable = await commit_ending(self.home, commit)
+        for open_run in ended:
+            self._owed.pop(open_run.id, None)
+            if not durable or not await is_accepted(open_run):
+                self.home.forget(open_run.id)  # no event will say that it ended
+
+    def _leave(self, open_run: OpenRun) -> None:
+        if self._open.get(open_run.id) is open_run:
+            del self._open[open_run.id]
 
     # --- editing --------------------------------------------------------------------------
 
@@ -241,7 +269,9 @@ class Session:
             )
 
         def commit(tx: Transaction) -> RunRow:
-            row = commits.stored_run(tx, run_id)
+            row = tx.run(run_id)
+            if row is None:
+                raise Refused("run_not_queued", "The run was not accepted; nothing was changed.")
             if prompt is not None:
                 request = attrs.evolve(row.request, prompt=prompt)
                 tx.put_run(attrs.evolve(row, request=request))
@@ -277,10 +307,7 @@ class Session:
             if head is None:
                 return None
             open_run = self._open[head.id]
-            try:
-                await open_run.accepted.wait()
-            except Exception as exc:
-                logger.warning("run %s was not accepted: %s", head.id, exc)
+            if not await is_accepted(open_run):
                 self.withdraw(open_run)
                 continue
             if self.queue.waiting()[:1] == (head,) and not self.queue.frozen:
@@ -297,29 +324,30 @@ class Session:
             open_run.id,
             open_run.run.accept_seq,
             self._fold,
+            self._folded.clear,
         )
         self._journal = journal
-        return Driver(home.store, home.kit, home.path, open_run, journal)
+        return Driver(home.store, home.kit, home.path, open_run, journal, home.default_mode)
 
     async def _fold(self) -> Sequence[RunRow]:
         """End the prompts that steer into the current run; their rows, in order."""
         ready: list[Run] = []
         for run in self.queue.foldable():
-            try:
-                await self._open[run.id].accepted.wait()
-            except Exception:
-                logger.warning("run %s was not accepted and is not folded", run.id)
-                continue
-            ready.append(run)
+            open_run = self._open.get(run.id)  # it may have left while another was waited for
+            if open_run is not None and await is_accepted(open_run):
+                ready.append(run)
         folded = [self._open[run.id] for run in self.queue.fold(ready)]
         for open_run in folded:
             self._leave(open_run)
+        self._folded += folded
         return [open_run.row for open_run in folded]
 
     async def _settle(
         self, open_run: OpenRun, driver: Driver, end: TurnEnd, processes: ProcessReport
     ) -> None:
         """Fix the outcome and make the terminal commit durable. Called with `handoff` held."""
+        with suppress(Exception):  # it stays staged, and goes along with the terminal commit
+            await driver.journal.confirm()
         outcome = self.queue.begin_settle(end.outcome)
         end = attrs.evolve(end, outcome=outcome)
         ending, usage, cost = driver.ending(end, processes)
@@ -333,30 +361,31 @@ class Session:
                 account(tx, session, usage, cost)
             commits.end_run(tx, open_run.id, ending)
 
-        if await self._commit_terminal(commit):
-            self.queue.finish()
-            self._leave(open_run)
-        else:
+        folded = tuple(self._folded)
+        self._journal = None
+
+        def spare(tx: Transaction) -> None:
+            for each in folded:
+                commits.end_folded(tx, each.row, open_run.id)
+            cancelled = outcome is Outcome.CANCELLED
+            commits.end_as_stored(
+                tx,
+                open_run.id,
+                outcome if cancelled else Outcome.FAILED,
+                None if cancelled else UNWRITABLE,
+                processes,
+                open_run.run.mark,
+            )
+
+        durable = await commit_ending(self.home, commit, spare)
+        self._folded.clear()
+        if not durable:
             # The record still says running: the next start ends it, from what is stored (G2).
             self.queue.freeze()
-            self.queue.finish()
-
-    async def _commit_terminal(self, commit: Callable[[Transaction], None]) -> bool:
-        """Commit until it is durable; ``False`` if the store is dead or the server stops first.
-
-        A full disk is waited out: it is tried again every `limits.DISK_FULL_RETRY_S`.
-        """
-        while True:
-            try:
-                await self.home.store.commit_nowait(self.home.id, commit).wait()
-            except StoreError as exc:
-                if exc.code != "disk_full" or self.home.stopping.is_set():
-                    logger.error("a terminal commit failed: %s", exc)
-                    return False
-                with trio.move_on_after(limits.DISK_FULL_RETRY_S):
-                    await self.home.stopping.wait()
-            else:
-                return True
+            for each in (*folded, open_run):
+                self.home.forget(each.id)
+        self.queue.finish()
+        self._leave(open_run)
 
 
 def _decision_state(row: RunRow, if_busy: str) -> Run:
@@ -365,5 +394,12 @@ def _decision_state(row: RunRow, if_busy: str) -> Run:
         row.record.id,
         row.record.accept_seq,
         steer=if_busy == "steer",
-        settings=Settings(request.model, request.limits, request.permission_mode),
+        settings=Settings(
+            request.model,
+            request.limits,
+            request.permission_mode,
+            (request.allow_tools, request.deny_tools)
+            if request.allow_tools or request.deny_tools
+            else None,
+        ),
     )

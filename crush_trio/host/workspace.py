@@ -15,11 +15,13 @@ from crush_trio import limits
 from crush_trio.agent.ports import Model
 from crush_trio.dispatch.run import Phase
 from crush_trio.host import commits
+from crush_trio.host.home import Home
 from crush_trio.host.kit import Kit
 from crush_trio.host.open_run import OpenRun
-from crush_trio.host.session import Home, Session
+from crush_trio.host.session import Session
 from crush_trio.journal import Feed
 from crush_trio.protocol.errors import Refused, StoreError
+from crush_trio.protocol.events import ConfigChanged
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId, new_id
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.requests import PromptRequest
@@ -41,10 +43,10 @@ class Workspace:
     row: WorkspaceRow
     home: Home
     open_runs: dict[RunId, OpenRun]
+    closed: trio.Event = attrs.field(factory=trio.Event)
     default_mode: str = attrs.field(default="deny", init=False)
     closing: bool = attrs.field(default=False, init=False)
     close_requested: trio.Event = attrs.field(factory=trio.Event, init=False)
-    closed: trio.Event = attrs.field(factory=trio.Event, init=False)
     uses: int = attrs.field(default=0, init=False)
     subscribers: int = attrs.field(default=0, init=False)
     _holds: dict[str, float] = attrs.field(factory=dict, init=False)
@@ -111,6 +113,26 @@ class Workspace:
         session = self._sessions.get(session_id)
         now = session.queue.current if session is not None else None
         return now is not None and now.phase is Phase.RUNNING
+
+    def is_any_busy(self) -> bool:
+        """Whether a run of any session is being driven."""
+        return any(self.is_busy(session_id) for session_id in self._sessions)
+
+    async def set_default_mode(self, mode: str, principal: str) -> None:
+        """The permission mode of runs that name none, until the workspace closes (contract 7).
+
+        It never loosens a run with a mode of its own. Logged with who asked, and published.
+        """
+        if mode == self.default_mode:
+            return
+        self.default_mode = mode
+        logger.warning("%s set the permission mode of %s to %s", principal, self.path, mode)
+        changed = ConfigChanged(self.id)
+
+        def commit(tx: Transaction) -> None:
+            tx.emit("config_changed", "updated", changed)
+
+        await self.home.store.commit_nowait(self.id, commit).wait()
 
     def live_messages(self) -> dict[MessageId, Message]:
         """The messages that are being written now, by id."""
@@ -256,6 +278,8 @@ class Workspace:
         self.open_runs[run_id] = open_run
         return open_run
 
+    # --- clients --------------------------------------------------------------------------
+
     def hold(self, client_id: str) -> None:
         """A client keeps the workspace open until it lets go, or for `limits.HOLD_S` (CW 4.2)."""
         self._holds[client_id] = trio.current_time() + limits.HOLD_S
@@ -264,8 +288,6 @@ class Workspace:
         """A client lets go. Harmless if it did not hold."""
         self._holds.pop(client_id, None)
         self.last_used = trio.current_time()
-
-    # --- clients --------------------------------------------------------------------------
 
     def client_joined(self, client_id: str | None) -> None:
         """A subscriber has come; ``client_id`` is what it calls itself."""
@@ -336,23 +358,27 @@ async def open_workspace(
     However the block is left, `Workspace.stop` runs first, so that no drain task is waited for
     that nobody has told to stop.
     """
-    async with trio.open_nursery() as nursery:
-        workspace: Workspace
+    closed = trio.Event()
+    try:
+        async with trio.open_nursery() as nursery:
+            workspace: Workspace
 
-        home = Home(
-            row.id,
-            Path(row.path),
-            nursery,
-            store,
-            feed,
-            kit,
-            last_accept=lambda: workspace.last_accept,
-            forget=on_end,
-            default_mode=lambda: workspace.default_mode,
-        )
-        workspace = Workspace(row, home, open_runs)
-        workspace.last_accept = row.last_accept
-        try:
-            yield workspace
-        finally:
-            workspace.stop(on_stop())
+            home = Home(
+                row.id,
+                Path(row.path),
+                nursery,
+                store,
+                feed,
+                kit,
+                last_accept=lambda: workspace.last_accept,
+                forget=on_end,
+                default_mode=lambda: workspace.default_mode,
+            )
+            workspace = Workspace(row, home, open_runs, closed)
+            workspace.last_accept = row.last_accept
+            try:
+                yield workspace
+            finally:
+                workspace.stop(on_stop())
+    finally:
+        closed.set()

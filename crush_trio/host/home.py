@@ -1,0 +1,86 @@
+"""What a session uses of the workspace it lives in, and the commits it may not give up on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import trio
+
+from crush_trio import limits
+from crush_trio.host.kit import Kit
+from crush_trio.host.open_run import OpenRun
+from crush_trio.journal import Feed
+from crush_trio.protocol.errors import InvalidTransition, StoreError
+from crush_trio.protocol.ids import RunId, WorkspaceId
+from crush_trio.store.contract import Commit, Store
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class Home:
+    """What a session uses of the workspace it lives in.
+
+    ``nursery`` outlives every drain task. ``last_accept`` gives the newest accept sequence.
+    ``forget`` takes a run off the server's list of open ones, if no event will do so.
+    """
+
+    id: WorkspaceId
+    path: Path
+    nursery: trio.Nursery
+    store: Store
+    feed: Feed
+    kit: Kit
+    last_accept: Callable[[], int]
+    forget: Callable[[RunId], None]
+    default_mode: Callable[[], str] = lambda: "deny"
+    stopping: trio.Event = attrs.field(factory=trio.Event)
+
+
+async def commit_ending(
+    home: Home, commit: Commit[None], spare: Commit[None] | None = None
+) -> bool:
+    """Commit until it is durable; ``False`` if the store is dead or the server stops first.
+
+    A full disk is waited out: it is tried again every `limits.DISK_FULL_RETRY_S`. What the store
+    cannot write at all gives way to ``spare``, so that nothing a tool or a model wrote can keep a
+    run from ending (G1).
+    """
+    while True:
+        try:
+            await home.store.commit_nowait(home.id, commit).wait()
+        except StoreError as exc:
+            stopping = home.stopping.is_set()
+            if exc.code == "store_failed" or (exc.code == "disk_full" and stopping):
+                logger.error("a terminal commit failed: %s", exc)
+                return False
+            await _wait_for_room(home, stopping=stopping)
+        except InvalidTransition:
+            raise
+        except Exception:
+            if spare is None:
+                raise
+            logger.exception("a terminal commit cannot be written; a shorter one is")
+            commit, spare = spare, None
+        else:
+            return True
+
+
+async def _wait_for_room(home: Home, *, stopping: bool) -> None:
+    with trio.move_on_after(limits.DISK_FULL_RETRY_S):
+        if stopping:
+            await trio.sleep_forever()
+        await home.stopping.wait()
+
+
+async def is_accepted(open_run: OpenRun) -> bool:
+    """Wait until the acceptance is durable, or has failed."""
+    try:
+        await open_run.accepted.wait()
+    except Exception as exc:
+        logger.warning("run %s was not accepted: %s", open_run.id, exc)
+        return False
+    return True
