@@ -20,7 +20,7 @@ from crush_trio.cli.run_watch import RunWatch
 from crush_trio.client.autostart import wait_gone
 from crush_trio.client.errors import BadUsage, Misconfigured, ServerRefused, Unreachable
 from crush_trio.client.follow import Follow, Subscription, backoff, follow
-from crush_trio.client.shapes import JsonObject, child, required, text
+from crush_trio.client.shapes import JsonObject, child, number, required, text
 from crush_trio.limits import CANCEL_FOLLOW_S, CLIENT_CANCEL_REQUEST_S
 from crush_trio.protocol.errors import CrushError
 
@@ -73,7 +73,11 @@ class _Running:
                     await self._submit(self._link)
                     return await self._detached()
                 async with follow(self._subscription(self._link)) as stream:
+                    begin = stream.cursor or 0
                     await self._submit(self._link)
+                    if number(self._receipt, "seq") < begin:
+                        # The run is older than our stream, its end perhaps too (G3).
+                        self._watch.adopt(await self._link.api.run(self.options.run_id))
                     with self._progress:
                         record = await self._follow(self._link, stream)
                 if record is not None:

@@ -201,6 +201,7 @@ def _spawn(data_dir: Path) -> _Child:
     except OSError as exc:
         raise CannotStart(f"the log {log} cannot be written: {exc.strerror}") from exc
     try:
+        begin = os.fstat(fd).st_size  # before it can have written anything
         process = subprocess.Popen(
             [*command, "--idle-exit", f"{IDLE_EXIT_S:g}"],
             stdin=subprocess.DEVNULL,
@@ -209,7 +210,7 @@ def _spawn(data_dir: Path) -> _Child:
             cwd="/",  # a server must not keep a directory from being unmounted
             start_new_session=True,  # the terminal's Ctrl-C is not for it
         )
-        return _Child(process, log, os.fstat(fd).st_size)
+        return _Child(process, log, begin)
     finally:
         os.close(fd)
 
