@@ -17,7 +17,7 @@ PYTHON = {
     "pyproject.toml": '[project]\nname = "greeter"\nversion = "2.1"\ndescription = "Says hello"\n'
     '[project.scripts]\ngreet = "greeter.cli:main"\n[tool.pytest.ini_options]\n',
     "greeter/__init__.py": '"""Greetings."""\n',
-    "greeter/__main__.py": "from .cli import main\n",
+    "greeter/__main__.py": "from .cli import main\n\nif __name__ == '__main__':\n",
     "greeter/cli.py": 'def main():\n    print("hello")  # TODO: names\n\n\n'
     'if __name__ == "__main__":\n    main()\n',
     "greeter/big.py": "x = 1\n" * 500,
@@ -91,8 +91,7 @@ async def test_a_survey_of_a_python_repository_answers_every_question(workspace:
         "7 files, ",
         "| Python | 5 | ",
         "- `greet` → `greeter.cli:main`\n",
-        "- `python -m greeter` (`greeter/__main__.py`)\n",
-        "- `greeter/cli.py` line 5: `if __name__",
+        "- `python -m greeter` (`greeter/__main__.py`)\n- `greeter/cli.py` line 5: `if __name__",
         "1 file, most of them in `tests` (1). Run them with `python -m pytest`.",
         "- `greeter/` 4 files, 3.",
         "- `greeter/big.py` 2.9 KiB",
@@ -286,6 +285,7 @@ async def test_replace_changes_the_file_if_it_may(workspace: Path) -> None:
     assert path.read_text() == "one 2\n2\nthree\n"
     turn = await ask(workspace, 'replace "four" with "4" in a.txt', mode="allow")
     assert "`a.txt` was not changed: old_string not found" in turn.answer
+    assert "Repeat the prompt" not in turn.answer
     turn = await ask(workspace, 'replace "a" with "b" in no/such.txt', mode="allow")
     assert "no/such.txt cannot be read: File not found" in turn.answer
 

@@ -125,6 +125,21 @@ async def test_a_tool_that_is_not_there_is_named_in_the_answer() -> None:
     assert end.reason == "end_turn"
 
 
+@pytest.mark.parametrize("prompt", ["todos", "grep foo", "find foo"])
+async def test_a_search_that_was_stopped_is_not_taken_for_one_that_found_nothing(
+    prompt: str,
+) -> None:
+    asked = request(user(prompt), tools=TOOLS)
+    calls = [event for event in (await play(Scout(), asked))[0] if isinstance(event, ToolCallEnd)]
+    nothing, cut = "No matches found\n\n(The search was stopped after 5 s)", '{"truncated": true}'
+    turn = (
+        message("assistant", *(ToolCallPart(call.id, "grep", call.input, True) for call in calls)),
+        message("tool", *(ToolResultPart(call.id, "grep", nothing, cut) for call in calls)),
+    )
+    events, _ = await play(Scout(), request(user(prompt), *turn, step=2, tools=TOOLS))
+    assert text_of(events).startswith("The search was stopped by its time limit before")
+
+
 async def test_a_call_without_a_result_counts_as_failed() -> None:
     call = message("assistant", ToolCallPart("c1", "grep", "{}", True))
     events, _ = await play(Scout(), request(user("todos"), call, step=2, tools=TOOLS))

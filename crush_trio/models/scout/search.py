@@ -11,6 +11,7 @@ from crush_trio.models.scout.plan import Answer, Call, Plan, fenced
 
 TODO_PATTERN = r"\b(TODO|FIXME|XXX|HACK)\b"
 _SHOWN = 30
+_STOPPED = "The search was stopped by its time limit before it had found anything."
 
 
 def todos() -> Plan:
@@ -25,7 +26,7 @@ def todo_text(found: Answer, shown: int) -> str:
         return f"The search failed: {found.text.strip()}"
     hits = [hit for hit in hits_of(found) if not is_generated(hit.path)]
     if not hits:
-        return "No TODO, FIXME, XXX or HACK marks."
+        return _STOPPED if at_least(found) else "No TODO, FIXME, XXX or HACK marks."
     marks = collections.Counter(
         match[1] for hit in hits if (match := re.search(TODO_PATTERN, hit.text))
     )
@@ -42,7 +43,7 @@ def grep(pattern: str, path: str) -> Plan:
         return f"The search failed: {found.text.strip()}"
     hits = hits_of(found)
     if not hits:
-        return f"Nothing in {_place(path)} matches `{pattern}`."
+        return _STOPPED if at_least(found) else f"Nothing in {_place(path)} matches `{pattern}`."
     return f"{_count(hits, found)}\n\n{fenced(_grouped(hits, 100))}"
 
 
@@ -65,7 +66,8 @@ def find(what: str, path: str) -> Plan:
     if files:
         shown = "\n".join(files[:_SHOWN])
         parts.append(f"**Files with that name** ({len(files)}):\n\n{fenced(shown)}")
-    return "\n\n".join(parts) or f"Nothing in {_place(path)} is called or contains `{what}`."
+    nothing = f"Nothing in {_place(path)} is called or contains `{what}`."
+    return "\n\n".join(parts) or (_STOPPED if at_least(lines) or at_least(names) else nothing)
 
 
 def _defines(name: str) -> str:

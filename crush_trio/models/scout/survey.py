@@ -102,7 +102,11 @@ def _starts(root: str, known: list[Facts], paths: list[str], mains: Answer) -> s
             lines.append(f"`python -m {package.replace('/', '.')}` (`{path}`)")
     lines += [f"`{path}`" for path in paths if re.fullmatch(r"(?:bin|scripts)/[^/]+", path)]
     found = [
-        hit for hit in o.hits_of(mains) if f.is_program(hit.path) and not o.is_generated(hit.path)
+        hit
+        for hit in o.hits_of(mains)
+        if f.is_program(hit.path)
+        and not o.is_generated(hit.path)
+        and not hit.path.endswith("__main__.py")
     ]
     lines += [f"`{hit.path}` line {hit.line}: `{hit.text[:60]}`" for hit in found]
     if not lines:
