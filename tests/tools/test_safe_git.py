@@ -179,6 +179,23 @@ def test_filter_drivers_are_found_by_name_and_a_moved_work_tree_is_refused() -> 
         assert filter_names(f"{names}{key}\0") is None
 
 
+def sign_head(root: Path) -> None:
+    """Give the last commit a signature, so that git has something to have verified."""
+    commit = subprocess.run(
+        ["git", "cat-file", "commit", "HEAD"], cwd=root, capture_output=True, check=True
+    ).stdout
+    head, _, message = commit.partition(b"\n\n")
+    armour = b"\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n eA==\n -----END PGP SIGNATURE-----"
+    made = subprocess.run(
+        ["git", "hash-object", "-t", "commit", "-w", "--stdin"],
+        cwd=root,
+        input=head + armour + b"\n\n" + message,
+        capture_output=True,
+        check=True,
+    ).stdout
+    git(root, "update-ref", "HEAD", made.decode().strip())
+
+
 def git(root: Path, *arguments: str) -> None:
     identity = {
         f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
@@ -204,6 +221,7 @@ def hostile(desk: Desk, traces: Path) -> None:
     git(desk.root, "commit", "-qm", "first")
     desk.write("a.txt", "one, changed\n")
     git(desk.root, "commit", "-qam", "second")
+    sign_head(desk.root)
     desk.write(".gitattributes", "* filter=evil diff=evil\n*.bin filter=process\n")
     desk.write(".git/info/attributes", "*.txt filter=evil diff=evil\n")
     settings = {
@@ -233,8 +251,9 @@ def hostile(desk: Desk, traces: Path) -> None:
         git(desk.root, "config", key, value)
     for hook in ("post-index-change", "post-checkout", "pre-commit"):
         desk.write(f"hooks/{hook}", f"#!/bin/sh\ntouch {traces}/hook\n").chmod(0o755)
-    for name in ("a.txt", "b.bin"):  # racy or changed: git has to look at the contents
-        desk.write(name, "changed again\n")
+    # Of the same size and another time, so that git has to look at the contents.
+    for name, content in (("a.txt", "ONE, CHANGED\n"), ("b.bin", "TWO\n")):
+        desk.write(name, content)
         os.utime(desk.root / name, (1, 1))
 
 
@@ -247,8 +266,9 @@ async def test_nothing_of_a_hostile_repository_runs_without_permission(
     subprocess.run(["git", "status"], cwd=desk.root, capture_output=True, check=False)
     subprocess.run(["git", "diff"], cwd=desk.root, capture_output=True, check=False)
     subprocess.run(["git", "log", "-p"], cwd=desk.root, capture_output=True, check=False)
+    subprocess.run(["git", "log", "-1"], cwd=desk.root, capture_output=True, check=False)
     sprung = {path.name for path in traces.iterdir()}
-    assert {"fsmonitor", "clean", "process"} <= sprung
+    assert {"fsmonitor", "clean", "process", "gpg"} <= sprung
     assert sprung & {"external", "command", "textconv"}
     for path in traces.iterdir():
         path.unlink()
@@ -289,8 +309,19 @@ async def test_a_repository_with_a_hostile_submodule_runs_nothing(
     ).stdout.strip()
     git(desk.root, "update-index", "--add", "--cacheinfo", f"160000,{commit},sub")
     git(desk.root, "commit", "-qm", "x")
-    for path in traces.iterdir():
-        path.unlink()
+
+    def spring() -> set[str]:
+        for name in ("a.txt", "b.bin"):
+            os.utime(inner.root / name, (2, 2))
+        subprocess.run(["git", "status"], cwd=desk.root, capture_output=True, check=False)
+        sprung = {path.name for path in traces.iterdir()}
+        for path in traces.iterdir():
+            path.unlink()
+        return sprung
+
+    assert {"fsmonitor", "clean"} <= spring(), "the trap works"
+    for name in ("a.txt", "b.bin"):
+        os.utime(inner.root / name, (3, 3))
     for command in ("git status", "git diff --stat", "git log --stat", "git ls-files -m"):
         result = await desk.call(BashTool(), description="x", command=command)
         assert "Exit code" not in result.content, (command, result.content)
