@@ -249,3 +249,27 @@ def test_the_back_off_doubles_up_to_its_limit_and_half_of_it_is_jitter() -> None
     assert [backoff(n, lambda: 1.0) for n in range(3)] == pytest.approx([0.1, 0.2, 0.4])
     assert backoff(0, lambda: 0.0) == pytest.approx(BACKOFF_FIRST_S / 2)
     assert backoff(1000, lambda: 1.0) == BACKOFF_MAX_S
+
+
+async def test_a_server_that_does_not_come_back_to_life_is_revived_once_only(
+    tmp_path: Path,
+) -> None:
+    revived = []
+
+    async def revive() -> None:
+        revived.append("once")
+
+    async with unix_peer(tmp_path / "s") as peer:
+
+        async def script(channel: Channel) -> None:
+            await channel.send(HELLO)
+            (tmp_path / "s").unlink()
+            await channel.cut()
+
+        peer.scripts.append(script)
+        wanted = subscription(peer, revive=revive, reconnect_timeout=0.5)
+        async with follow(wanted) as stream:
+            await stream.receive()
+            with pytest.raises(Unreachable):
+                await stream.receive()
+    assert revived == ["once"]
