@@ -449,3 +449,83 @@ def test_the_fixed_part_of_a_delta_is_small() -> None:
     )
     assert isinstance(empty, FeedEntry)
     assert len(empty.data) <= 160
+
+
+async def test_what_is_written_between_joining_and_reading_is_in_the_present_state_alone(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    await desk.author.begin("m", A)
+    desk.author.write("m", "one ")
+    late = desk.join(None)
+    desk.author.write("m", "two ")
+    desk.author.write("m", "three")
+    await late.drain()
+    assert late.texts == {"m": "one two three"}
+    assert (late.states, late.deltas) == (1, 0)
+
+
+async def test_present_states_that_fill_several_frames_are_each_of_their_own_moment(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    names = [f"m{n}" for n in range(6)]
+    for name in names:
+        await desk.author.begin(name, A)
+        desk.author.write(name, "x" * (limits.FRAME_JOIN_BYTES // 2))
+    late = desk.join(None)
+    while await late.step():
+        for name in names:
+            if name in desk.author.open and len(desk.author.written[name]) < 40_000:
+                desk.author.write(name, "and more")
+        if late.frames == 2:
+            desk.author.finish("m5")  # before its turn came
+        await settle()
+    assert late.frames >= 6
+    assert late.texts == desk.author.written
+    assert late.states == 5
+    assert "m5" in late.finished
+    assert [type(frame) for frame in late.controls] == [Replayed]
+
+
+async def test_an_event_that_the_store_and_the_ring_both_have_comes_once(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    """A feed may be opened between an event's commit and its publication."""
+    await notes(desk, 3)
+    page = await desk.store.events(W, after=0, upto=3, selection=Selection(), limit=9)
+    subscriber, now = desk.join(0), desk.join(None)
+    desk.feed.publish(page.events[1:])
+    await notes(desk, 1)
+    await subscriber.drain()
+    await now.drain()
+    assert (subscriber.seqs, now.seqs) == ([1, 2, 3, 4], [4])
+
+
+async def test_a_feed_that_closes_waits_for_no_interval(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    subscriber = desk.join(None, detail="snapshot")
+    await desk.author.begin("m", A)
+    await subscriber.drain()
+    desk.author.write("m", "some words")
+    assert await subscriber.step()
+    desk.author.write("m", ", and the last")
+    desk.feed.close("bye")
+    await subscriber.drain(0)
+    assert subscriber.texts == {"m": "some words, and the last"}
+    assert subscriber.ended
+
+
+class LateStore(MemoryStore):
+    """Its answer is old by the time it is given."""
+
+    async def last_seq(self, workspace_id: WorkspaceId) -> int:
+        seq = await super().last_seq(workspace_id)
+        await self.commit_nowait(workspace_id, lambda tx: tx.emit("run", "created", {})).wait()
+        return seq
+
+
+async def test_an_event_published_while_a_feed_is_opened_is_counted() -> None:
+    journal = Journal()
+    store = LateStore(publish=journal.publish)
+    feed = await journal.open(store, W)
+    assert feed.last_seq == 1

@@ -120,6 +120,6 @@ async def _history(steps: list[Any]) -> None:
 
 
 @given(st.lists(_step, max_size=60))
-@settings(max_examples=60)
+@settings(max_examples=150)
 def test_every_subscriber_gets_every_event_once_and_every_text_whole(steps: list[Any]) -> None:
     trio.run(_history, steps, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -66,7 +66,7 @@ async def test_every_acknowledged_commit_survives_a_kill_and_no_number_is_missin
     writers = Writers(directory)
     request.addfinalizer(writers.close)
     for kill in range(KILLS):
-        acknowledged |= writers.run_one(f"k{kill}", choice.randrange(1, 120))
+        acknowledged |= writers.run_one(f"k{kill}", choice.randrange(1, 60))
         async with open_store(directory, publish=lambda *_: None) as store:
             epochs.add(store.epoch)
             stored = {row.record.id for row in await store.open_runs()}

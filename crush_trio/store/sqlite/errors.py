@@ -6,9 +6,9 @@ import os
 import sqlite3
 from pathlib import Path
 
+from crush_trio import limits
 from crush_trio.protocol.errors import StoreError
 
-_NO_SPACE_BYTES = 64 * 1024  # with less than this free, growing the shared index fails as I/O error
 _FATAL = frozenset(
     {
         sqlite3.SQLITE_PERM,
@@ -85,4 +85,4 @@ def _is_full(exc: sqlite3.Error, path: Path) -> bool:
         info = os.statvfs(path.parent)
     except OSError:
         return False
-    return info.f_bavail * info.f_frsize < _NO_SPACE_BYTES
+    return info.f_bavail * info.f_frsize < limits.NO_SPACE_BYTES

@@ -23,8 +23,6 @@ from crush_trio.store.ticket import PendingCommit
 
 log = logging.getLogger(__name__)
 
-_CLOSING_BUSY_MS = 500  # at the end nobody else should read; do not wait long for one who does
-
 
 class Writer:
     """Owns the writing connection from `start` until ``closed`` is set.
@@ -160,7 +158,7 @@ class Writer:
     def _close(self) -> None:
         try:
             if self._groups.fatal is None:
-                self._conn.execute(f"PRAGMA busy_timeout = {_CLOSING_BUSY_MS}")
+                self._conn.execute(f"PRAGMA busy_timeout = {int(limits.CLOSING_BUSY_S * 1000)}")
                 epoch.end(self._conn, self._marks)
                 self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as exc:
