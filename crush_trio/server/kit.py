@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class ServerKit:
     data_dir: Path
     spill: SpillArea
     live: dict[int, tuple[LeftProcess, ...]] = attrs.field(factory=dict, init=False)
+    _keys: Iterator[int] = attrs.field(factory=count, init=False)
     _setups: dict[Path, tuple[_Fingerprint, Setup]] = attrs.field(factory=dict, init=False)
 
     def setup(self, workspace: Path) -> Setup:
@@ -99,7 +101,7 @@ class ServerKit:
 
     def processes(self, on_live: OnLive) -> ProcessHost:
         """See `host.kit.Kit`; the live launchers are remembered for the gate (contract 7)."""
-        key = len(self.live) and max(self.live) + 1
+        key = next(self._keys)
 
         def note(live: tuple[LeftProcess, ...]) -> None:
             self.live.pop(key, None)
