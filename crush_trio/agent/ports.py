@@ -11,26 +11,10 @@ import attrs
 from crush_trio.protocol.errors import CrushError
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
+from crush_trio.protocol.models import ModelInfo as ModelInfo  # part of the port
 from crush_trio.protocol.runs import ProcessReport, Usage
 
 # --- model --------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class ModelInfo:
-    """What a model is: its names, its window in tokens (0 = unknown), its prices per 1M tokens.
-
-    ``is_language_model`` is false for the built-in planner, which says so itself.
-    """
-
-    provider: str
-    model: str
-    name: str = ""
-    context_window: int = 0
-    max_output_tokens: int = 0
-    cost_per_1m_in: float | None = None
-    cost_per_1m_out: float | None = None
-    is_language_model: bool = True
 
 
 @attrs.frozen

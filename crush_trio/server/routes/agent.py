@@ -9,9 +9,9 @@ import attrs
 from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
-from crush_trio.agent.ports import ModelInfo
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import CrushError
+from crush_trio.protocol.models import ModelInfo
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
 from crush_trio.server.edge.call import current_call
