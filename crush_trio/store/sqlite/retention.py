@@ -42,13 +42,16 @@ def remove_old_events(conn: sqlite3.Connection, workspace_id: WorkspaceId, now_m
         "SELECT min(born_seq) FROM runs WHERE workspace_id = ? AND state <> 'finished'",
         (workspace_id,),
     ).fetchone()[0]
-    candidates = conn.execute(
-        "SELECT seq, ts_ms FROM events WHERE workspace_id = ? AND seq >= ? ORDER BY seq LIMIT ?",
-        (workspace_id, oldest, limits.RETENTION_BATCH),
-    ).fetchall()
-    upto = rules.expired_upto(candidates, last_seq=last_seq, now_ms=now_ms, open_from=open_from)
-    if not upto:
-        return 0
+    upto = 0
+    for batch in (1, limits.RETENTION_BATCH):  # mostly the oldest event alone says no
+        candidates = conn.execute(
+            "SELECT seq, ts_ms FROM events WHERE workspace_id = ? AND seq >= ?"
+            " ORDER BY seq LIMIT ?",
+            (workspace_id, oldest, batch),
+        ).fetchall()
+        upto = rules.expired_upto(candidates, last_seq=last_seq, now_ms=now_ms, open_from=open_from)
+        if not upto:
+            return 0
     conn.execute("BEGIN IMMEDIATE")
     try:
         done = conn.execute(
