@@ -21,15 +21,24 @@ def default_socket_path(data_directory: Path, environ: Mapping[str, str], uid: i
 
     Args:
         data_directory: Its real path counts, so two names of one directory mean one server.
-        environ: ``XDG_RUNTIME_DIR`` counts if it is an absolute path.
+        environ: ``XDG_RUNTIME_DIR`` counts if it names a directory of ``uid``; after ``su`` it
+            still names the other user's, and in containers often one that does not exist.
         uid: Of the user; part of the name below ``/tmp``.
     """
     real = os.fsencode(os.path.realpath(data_directory))
     name = hashlib.sha256(real).hexdigest()[:16] + ".sock"
     runtime = environ.get("XDG_RUNTIME_DIR", "")
-    if os.path.isabs(runtime):
+    if os.path.isabs(runtime) and _is_directory_of(runtime, uid):
         return Path(runtime) / "crush-trio" / name
     return Path("/tmp") / f"crush-trio-{uid}" / name
+
+
+def _is_directory_of(path: str, uid: int) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == uid
 
 
 def check_socket_path(path: Path) -> None:

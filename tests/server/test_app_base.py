@@ -245,8 +245,10 @@ async def test_a_body_as_large_as_its_route_takes_arrives_whole_and_one_byte_mor
         assert (await wire.request("POST", path, body=b"x" * limit)).json == limit
         answer = await wire.request("POST", path, body=b"x" * (limit + 1))
         assert (answer.status, answer.code) == (413, "body_too_large")
-        assert answer.headers["connection"] == "close"
-        assert await wire.seconds_to_eof(within=3) < 2
+        if "connection" in answer.headers:  # the last byte was still on its way
+            assert await wire.seconds_to_eof(within=3) < 2
+        else:
+            assert (await wire.request("POST", path, body=b"x")).json == 1
 
 
 async def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(
@@ -371,6 +373,7 @@ def test_the_log_is_private_bounded_and_rotated(
 ) -> None:
     monkeypatch.setattr(access_log_module, "ACCESS_LOG_BYTES", 2000)
     monkeypatch.setattr(access_log_module, "ACCESS_LOG_FILES", 2)
+    (tmp_path / "access.log").touch(0o644)
     before = os.umask(0)
     try:
         log = AccessLog(tmp_path / "access.log")

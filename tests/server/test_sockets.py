@@ -53,12 +53,22 @@ def test_the_default_socket_depends_on_the_real_path_of_the_data_directory(tmp_p
     data.mkdir()
     link.symlink_to(data)
     digest = hashlib.sha256(os.fsencode(os.path.realpath(data))).hexdigest()[:16]
-    runtime = {"XDG_RUNTIME_DIR": "/run/user/7"}
-    assert default_socket_path(data, runtime, 7) == Path(f"/run/user/7/crush-trio/{digest}.sock")
-    assert default_socket_path(link, runtime, 7) == default_socket_path(data, runtime, 7)
-    for unusable in ({}, {"XDG_RUNTIME_DIR": ""}, {"XDG_RUNTIME_DIR": "relative"}):
-        found = default_socket_path(data, unusable, 7)
-        assert found == Path(f"/tmp/crush-trio-7/{digest}.sock")
+    runtime, uid = {"XDG_RUNTIME_DIR": str(tmp_path)}, os.getuid()
+    expected = tmp_path / "crush-trio" / f"{digest}.sock"
+    assert default_socket_path(data, runtime, uid) == expected
+    assert default_socket_path(link, runtime, uid) == expected
+
+
+@pytest.mark.parametrize("runtime", [None, "", "relative", "/nonexistent/7", __file__, "theirs"])
+def test_without_a_runtime_directory_of_ours_the_socket_is_below_tmp(
+    tmp_path: Path, runtime: str | None
+) -> None:
+    uid = os.getuid()
+    if runtime == "theirs":
+        runtime, uid = str(tmp_path), os.getuid() + 1
+    environ = {} if runtime is None else {"XDG_RUNTIME_DIR": runtime}
+    found = default_socket_path(tmp_path, environ, uid)
+    assert found.parent == Path(f"/tmp/crush-trio-{uid}")
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,8 @@ class GatedHTTP(FixedHTTP):
     def _create_request_from_scope(self, send: ASGISendCallable) -> Request:
         request = super()._create_request_from_scope(send)
         call = call_of(self.scope)
-        refused = call.verdict.refused is not None
-        limit = 0 if refused else self.app.body_limit(call.view.method, call.view.path)
-        # What comes beyond the limit is dropped as it comes; of a refused request, everything is.
+        limit = self.app.body_limit(call.view.method, call.view.path)
+        # What comes beyond the limit is dropped as it comes.
         request.body = request.body_class(request.content_length, limit)
         return request
 
