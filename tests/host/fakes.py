@@ -1,0 +1,266 @@
+"""What the host is given in these tests: a model that does what its prompt says, small tools."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from crush_trio.agent.ports import (
+    Decision,
+    Emit,
+    Model,
+    ModelError,
+    ModelInfo,
+    ModelRequest,
+    PermissionAsk,
+    ProcessHost,
+    ShellResult,
+    StepEnd,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolContext,
+    ToolResult,
+    ToolSpec,
+)
+from crush_trio.host.kit import OnLive
+from crush_trio.protocol.messages import TextPart
+from crush_trio.protocol.runs import LeftProcess, ProcessReport, Usage
+
+Act = Callable[[ModelRequest, Emit], Awaitable[StepEnd]]
+
+
+def prompt_of(request: ModelRequest) -> str:
+    """The last thing a person said."""
+    users = [m for m in request.messages if m.role == "user"]
+    return "".join(part.text for part in users[-1].parts if isinstance(part, TextPart))
+
+
+@attrs.define(eq=False)
+class FakeModel:
+    """Does what was set for the first word of the prompt; else it answers at once.
+
+    ``requests`` are all requests made so far, in order.
+    """
+
+    acts: dict[str, Act] = attrs.field(factory=dict)
+    requests: list[ModelRequest] = attrs.field(factory=list)
+    info: ModelInfo = ModelInfo("fake", "m", cost_per_1m_in=1.0, cost_per_1m_out=2.0)
+
+    async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
+        """Do what the prompt says."""
+        await trio.lowlevel.checkpoint()
+        self.requests.append(request)
+        prompt = prompt_of(request)
+        act = self.acts.get(prompt.split()[0])
+        if act is not None:
+            return await act(request, emit)
+        emit(TextDelta(f"answer to {prompt}"))
+        return StepEnd("end_turn", Usage(10, 5))
+
+
+async def hang(request: ModelRequest, emit: Emit) -> StepEnd:
+    """Say a little, then nothing for ever."""
+    emit(TextDelta("so far"))
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def silent(request: ModelRequest, emit: Emit) -> StepEnd:
+    """Say nothing for ever."""
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def stubborn(request: ModelRequest, emit: Emit) -> StepEnd:
+    """When cancelled, take two more seconds."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+    raise AssertionError
+
+
+async def rude(request: ModelRequest, emit: Emit) -> StepEnd:
+    """Turn a cancellation into an error of one's own."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise RuntimeError("I was not finished")
+
+
+async def broken(request: ModelRequest, emit: Emit) -> StepEnd:
+    """Say a little, then break off."""
+    emit(TextDelta("half an"))
+    raise ModelError("truncated", "The answer broke off.", retryable=True, title="Truncated")
+
+
+async def buggy(request: ModelRequest, emit: Emit) -> StepEnd:
+    """A bug."""
+    raise KeyError("oops")
+
+
+@attrs.define(eq=False)
+class Gate:
+    """A model's act that says it was reached and waits to be let through."""
+
+    reached: trio.Event = attrs.field(factory=trio.Event)
+    go: trio.Event = attrs.field(factory=trio.Event)
+
+    async def __call__(self, request: ModelRequest, emit: Emit) -> StepEnd:
+        """Wait, then answer."""
+        self.reached.set()
+        emit(TextDelta("waited"))
+        await self.go.wait()
+        return StepEnd("end_turn")
+
+
+def ask_for(*names: str, then: Act | None = None) -> Act:
+    """Ask for these tools in the first step; afterwards answer, or do ``then``."""
+
+    async def act(request: ModelRequest, emit: Emit) -> StepEnd:
+        if request.step > 1:
+            if then is not None:
+                return await then(request, emit)
+            emit(TextDelta("done"))
+            return StepEnd("end_turn", Usage(20, 7))
+        emit(TextDelta("I look."))
+        for number, name in enumerate(names):
+            emit(ToolCallStart(f"call-{number}", name))
+            emit(ToolCallEnd(f"call-{number}", "{}"))
+        return StepEnd("tool_use", Usage(10, 5))
+
+    return act
+
+
+@attrs.define(eq=False)
+class FakeTool:
+    """A tool without parameters around a function."""
+
+    name: str
+    function: Callable[[ToolContext], Awaitable[ToolResult]]
+
+    @property
+    def spec(self) -> ToolSpec:
+        """How the model sees it."""
+        return ToolSpec(self.name, "", {"type": "object", "properties": {}})
+
+    async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
+        """Call the function."""
+        await trio.lowlevel.checkpoint()
+        return await self.function(context)
+
+
+@attrs.define(eq=False)
+class FakeProcesses:
+    """No processes; closing takes as long as it is told."""
+
+    kit: FakeKit
+
+    async def run_shell(
+        self,
+        command: str,
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float,
+        on_output: Callable[[str, str], None],
+        spill_name: str,
+    ) -> ShellResult:
+        """Never used here."""
+        raise NotImplementedError
+
+    async def run_argv(
+        self,
+        argv: tuple[str, ...],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float,
+        on_output: Callable[[str, str], None],
+        spill_name: str,
+    ) -> ShellResult:
+        """Never used here."""
+        raise NotImplementedError
+
+    async def aclose(self) -> ProcessReport:
+        """Take a while, or fail."""
+        self.kit.closing.set()
+        await trio.sleep(self.kit.close_s)
+        if self.kit.close_error is not None:
+            raise self.kit.close_error
+        return ProcessReport(started=1)
+
+
+@attrs.define(eq=False)
+class FakeKit:
+    """A `host.kit.Kit` that is its own `WorkspaceSetup`."""
+
+    fake: FakeModel = attrs.field(factory=FakeModel)
+    tools: tuple[Tool, ...] = ()
+    setup_error: Exception | None = None
+    close_s: float = 0.0
+    close_error: Exception | None = None
+    closing: trio.Event = attrs.field(factory=trio.Event)
+    modes: list[str] = attrs.field(factory=list)
+    on_live: list[OnLive] = attrs.field(factory=list)
+    killed: list[LeftProcess] = attrs.field(factory=list)
+    left: tuple[LeftProcess, ...] = ()
+    context_paths: tuple[str, ...] = ()
+    allow_tools: tuple[str, ...] = ()
+    tool_config: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        """Nothing."""
+        return {}
+
+    def public(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def setup(self, workspace: Path) -> FakeKit:
+        """Itself, unless it shall fail."""
+        if self.setup_error is not None:
+            raise self.setup_error
+        return self
+
+    def model(self, name: str | None, workspace: Path, *, local: bool) -> Model:
+        """The one model there is."""
+        return self.fake
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """The one there is."""
+        return (self.fake.info,)
+
+    def processes(self, on_live: OnLive) -> ProcessHost:
+        """A host without processes."""
+        self.on_live.append(on_live)
+        return FakeProcesses(self)
+
+    async def kill_recorded(self, processes: tuple[LeftProcess, ...]) -> ProcessReport:
+        """Remember what was to be killed."""
+        await trio.lowlevel.checkpoint()
+        self.killed += processes
+        return ProcessReport(left=self.left)
+
+    def check_patterns(self, patterns: tuple[str, ...]) -> None:
+        """All are fine."""
+
+    def decide(
+        self,
+        ask: PermissionAsk,
+        mode: str,
+        allow: tuple[str, ...],
+        deny: tuple[str, ...],
+        workspace: Path,
+    ) -> Decision:
+        """What the mode says."""
+        self.modes.append(mode)
+        return Decision(mode == "allow", "not allowed")
