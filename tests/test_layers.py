@@ -90,9 +90,6 @@ PURE = ("limits", "protocol", "dispatch")  # layers without Trio
 HEAVY = ("trio", "attrs", "attr", "cattrs", "quart", "hypercorn", "httpx", "asyncio")
 
 MOST_LINES = {"crush_trio": 400, "scripts": 400, "tests": 500}  # tests hold tables of examples
-LONG = {
-    "tests/store/test_store_contract.py": "the one suite that every store has to pass",
-}
 
 SQL = re.compile(
     r"\b(SELECT\s.+\sFROM|INSERT\s+(OR\s+\w+\s+)?INTO|DELETE\s+FROM|UPDATE\s+\w+\s+SET|"
@@ -273,7 +270,6 @@ def test_no_file_is_too_long_to_read_at_once(folder: str) -> None:
         f"{path.relative_to(ROOT)}: {count} lines"
         for path in (ROOT / folder).rglob("*.py")
         if (count := len(path.read_text().splitlines())) > MOST_LINES[folder]
-        and path.relative_to(ROOT).as_posix() not in LONG
     ]
     assert wrong == []
 
