@@ -104,8 +104,8 @@ class Wire:
                 pass
         return trio.current_time() - started
 
-    async def close(self) -> None:
-        await trio.aclose_forcefully(self.stream)
+    def close(self) -> None:
+        self.stream.socket.close()
 
 
 @attrs.define
@@ -138,9 +138,9 @@ class Running:
             await self.ended.wait()
         return trio.current_time() - started
 
-    async def close_clients(self) -> None:
+    def close_clients(self) -> None:
         for wire in self._open:
-            await wire.close()
+            wire.close()
 
 
 @asynccontextmanager
@@ -153,27 +153,31 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """``app`` served on ``where`` (a directory gets a unix socket in it)."""
     with bind(UnixBind(where / "s.sock") if isinstance(where, Path) else where) as socket:
-        stop, ended = trio.Event(), trio.Event()
+        stop, started, ended = trio.Event(), trio.Event(), trio.Event()
+        serve = partial(
+            serve_http,
+            app,
+            [socket.listener],
+            stop=stop,
+            graceful_timeout_s=graceful_timeout_s,
+            config=config,
+        )
 
-        async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+        async def run() -> None:
             try:
-                await serve_http(
-                    app,
-                    [socket.listener],
-                    stop=stop,
-                    graceful_timeout_s=graceful_timeout_s,
-                    config=config,
-                    task_status=task_status,
-                )
+                async with trio.open_nursery() as server:
+                    await server.start(serve)
+                    started.set()
             finally:
                 ended.set()
 
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve))
+            nursery.start_soon(run)
+            await started.wait()
             running = Running(socket, stop, ended)
             try:
                 yield running
             finally:
                 stop.set()
-                await running.close_clients()
+                running.close_clients()
                 nursery.cancel_scope.cancel()

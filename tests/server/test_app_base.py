@@ -338,7 +338,7 @@ async def test_each_request_is_one_line_that_holds_no_header_query_or_path(
         gone = await server.connect()
         await gone.send("GET /v1/slow HTTP/1.1\r\nHost: x\r\n\r\n")
         await trio.testing.wait_all_tasks_blocked(0.05)
-        await gone.close()
+        gone.close()
         await trio.testing.wait_all_tasks_blocked(0.05)
         refused = await upgrade(await server.connect(), "/v1/ws/refused")
         assert refused.status == 429
@@ -347,7 +347,7 @@ async def test_each_request_is_one_line_that_holds_no_header_query_or_path(
         key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
         await talk.send(f"{head}\r\n{key}\r\n\r\n")
         assert b" 101 " in await talk.stream.receive_some(4096)
-        await talk.close()
+        talk.close()
         await trio.testing.wait_all_tasks_blocked(0.05)
     assert SECRET not in rows.path.read_text()
     lines = rows.all()
@@ -377,6 +377,7 @@ def test_the_log_is_private_bounded_and_rotated(
     before = os.umask(0)
     try:
         log = AccessLog(tmp_path / "access.log")
+        assert stat.S_IMODE((tmp_path / "access.log").stat().st_mode) == 0o600
         for number in range(100):
             log.write(Access("unix", "local", "GET", "/v1/x", 200, f"run-{number}", 1.0))
         log.close()

@@ -102,7 +102,7 @@ async def test_no_combination_of_headers_but_the_right_ones_reaches_a_handler(
             answer = await wire.request(
                 "POST", "/v1/control", headers, b"{}", f"127.0.0.1:{server.port}"
             )
-            await wire.close()
+            wire.close()
             wanted = expected(kind, origin, authorization)
             assert (answer.json if wanted is None else answer.code) == (wanted or 1), headers
             assert entered == before + (wanted is None), headers

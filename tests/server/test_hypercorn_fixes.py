@@ -184,7 +184,7 @@ async def test_a_client_that_stops_reading_cannot_hold_up_the_end(
         await trio.sleep(0.3)  # long enough to have filled the kernel's buffers
         assert await server.seconds_to_end(within=5) < 2
         assert watched.ended.is_set()
-        await wire.close()
+        wire.close()
 
 
 async def test_a_peer_that_leaves_wakes_a_blocked_send(
@@ -194,7 +194,7 @@ async def test_a_peer_that_leaves_wakes_a_blocked_send(
         wire, _ = await upgrade(server, "/flood")
         await watched.begun.wait()
         await trio.sleep(0.2)
-        await wire.close()
+        wire.close()
         with trio.fail_after(2):
             await watched.ended.wait()
 
@@ -446,7 +446,7 @@ async def test_a_disconnect_cancels_the_handler(
         wire = await server.connect()
         await wire.send("GET /takes/60.0 HTTP/1.1\r\nHost: x\r\n\r\n")
         await watched.begun.wait()
-        await wire.close()
+        wire.close()
         with trio.fail_after(2):
             await watched.ended.wait()
 

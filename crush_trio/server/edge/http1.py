@@ -8,6 +8,7 @@ and a broken handshake or an oversized frame ends the connection instead of leav
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import replace
 from typing import Any, cast
 
@@ -43,6 +44,7 @@ def make_config() -> Config:
     config.errorlog = logging.getLogger("crush_trio.http")
     config.include_server_header = False
     config.h11_max_incomplete_size = HEADERS_BYTES
+    config.keep_alive_max_requests = sys.maxsize  # Hypercorn would end a connection at 1,000
     config.keep_alive_timeout = KEEP_ALIVE_S
     config.ssl_handshake_timeout = HEADERS_TIMEOUT_S
     config.websocket_max_message_size = FRAME_IN_BYTES
