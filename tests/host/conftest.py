@@ -17,7 +17,10 @@ from tests.host.world import World
 
 @pytest.fixture
 def clock(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> MockClock:
-    """Time jumps when every task waits for it, but never past a thread that is still at work."""
+    """Time jumps when every task waits for it, but never past a thread that is still at work.
+
+    A test must name it to run on it.
+    """
     real: Callable[..., Any] = trio.to_thread.run_sync
 
     @functools.wraps(real)

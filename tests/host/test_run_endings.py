@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from crush_trio.agent.ports import StepEnd, TextDelta, ToolContext, ToolResult
 from crush_trio.protocol.errors import ConfigError, Refused, StoreError
@@ -14,7 +14,7 @@ from tests.host.fakes import FakeTool, Gate, ask_for
 from tests.host.world import ME, World, payload
 
 
-async def test_a_run_completes_and_says_so_last(world: World) -> None:
+async def test_a_run_completes_and_says_so_last(clock: MockClock, world: World) -> None:
     """G1: the record, the transcript and the last event tell the same."""
     run = world.submit("hello there")
     receipt = (await run.accepted.wait()).value.receipt
@@ -44,7 +44,7 @@ ENDINGS = [
 
 @pytest.mark.parametrize(("name", "act", "outcome", "finish"), ENDINGS)
 async def test_the_queue_moves_on_after_every_kind_of_ending(
-    world: World, name: str, act: fakes.Act, outcome: Outcome, finish: str
+    clock: MockClock, world: World, name: str, act: fakes.Act, outcome: Outcome, finish: str
 ) -> None:
     """G1, G5, G7, R52, R53, R54."""
     world.kit.fake.acts[name] = act
@@ -68,7 +68,9 @@ async def test_the_queue_moves_on_after_every_kind_of_ending(
     assert one.finished_at_ms <= two.started_at_ms
 
 
-async def test_a_run_that_fails_before_its_first_model_call_keeps_its_prompt(world: World) -> None:
+async def test_a_run_that_fails_before_its_first_model_call_keeps_its_prompt(
+    clock: MockClock, world: World
+) -> None:
     """G1, G7: the user's text and an assistant message that says why."""
     world.kit.setup_error = ConfigError("crush.json: $.models: expected an object")
     (record,) = await world.ended(world.submit("hello"))
@@ -82,6 +84,7 @@ async def test_a_run_that_fails_before_its_first_model_call_keeps_its_prompt(wor
 
 
 async def test_a_tool_that_cannot_be_stored_does_not_keep_the_run_from_ending(
+    clock: MockClock,
     world: World,
 ) -> None:
     """G1: what the store cannot write gives way to an ending from what is stored."""
@@ -96,10 +99,17 @@ async def test_a_tool_that_cannot_be_stored_does_not_keep_the_run_from_ending(
     assert (one.outcome, two.outcome) == (Outcome.FAILED, Outcome.COMPLETED)
     assert one.error is not None
     assert one.error.code == "internal"
-    assert [m.role for m in await world.messages()][:4] == ["user", "assistant", "tool", "assistant"]
+    assert [m.role for m in await world.messages()][:4] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
 
 
-async def test_a_file_name_that_is_no_text_is_stored_with_replacements(world: World) -> None:
+async def test_a_file_name_that_is_no_text_is_stored_with_replacements(
+    clock: MockClock, world: World
+) -> None:
     """G1."""
 
     async def listing(context: ToolContext) -> ToolResult:
@@ -115,6 +125,7 @@ async def test_a_file_name_that_is_no_text_is_stored_with_replacements(world: Wo
 
 
 async def test_processes_that_cannot_be_closed_do_not_keep_the_run_from_ending(
+    clock: MockClock,
     world: World,
 ) -> None:
     """G1."""
@@ -133,7 +144,7 @@ async def test_processes_that_cannot_be_closed_do_not_keep_the_run_from_ending(
     ],
 )
 async def test_a_limit_ends_the_run_and_keeps_its_text(
-    world: World, limits: Limits, act: fakes.Act, code: str
+    clock: MockClock, world: World, limits: Limits, act: fakes.Act, code: str
 ) -> None:
     """G1, G7."""
 
@@ -152,7 +163,9 @@ async def test_a_limit_ends_the_run_and_keeps_its_text(
     )
 
 
-async def test_a_denied_call_makes_the_outcome_denied_and_keeps_the_answer(world: World) -> None:
+async def test_a_denied_call_makes_the_outcome_denied_and_keeps_the_answer(
+    clock: MockClock, world: World
+) -> None:
     """G1: outcome denied carries a sentence, and the text."""
 
     async def refused(context: ToolContext) -> ToolResult:
@@ -166,7 +179,9 @@ async def test_a_denied_call_makes_the_outcome_denied_and_keeps_the_answer(world
     assert "2 tool calls were denied" in payload(end)["error"]
 
 
-async def test_a_session_that_goes_while_a_prompt_comes_does_not_take_it(world: World) -> None:
+async def test_a_session_that_goes_while_a_prompt_comes_does_not_take_it(
+    clock: MockClock, world: World
+) -> None:
     """G1, G2: nothing is accepted into a session that is gone, and nothing breaks."""
     stale = world.session
     await world.workspace.delete_session(stale.id, ME)
@@ -182,7 +197,7 @@ async def test_a_session_that_goes_while_a_prompt_comes_does_not_take_it(world: 
     world.session = await world.new_session()
 
 
-async def test_deleting_a_session_ends_its_runs_first(world: World) -> None:
+async def test_deleting_a_session_ends_its_runs_first(clock: MockClock, world: World) -> None:
     """G1, G4: run records stay as tombstones; doing it twice is fine."""
     world.kit.fake.acts["hang"] = fakes.hang
     running, waiting = world.submit("hang"), world.submit("hang")
@@ -197,7 +212,9 @@ async def test_deleting_a_session_ends_its_runs_first(world: World) -> None:
     assert [e.kind for e in await world.events()][-1] == "session"
 
 
-async def test_a_deletion_that_fails_leaves_the_session_as_it_was(world: World) -> None:
+async def test_a_deletion_that_fails_leaves_the_session_as_it_was(
+    clock: MockClock, world: World
+) -> None:
     """G2, G14."""
     world.store.fail_next(StoreError("disk_full", "no room"))
     with pytest.raises(StoreError):
@@ -211,7 +228,9 @@ async def test_a_deletion_that_fails_leaves_the_session_as_it_was(world: World) 
         await world.workspace.session(world.session.id)
 
 
-async def test_a_full_disk_delays_the_ending_but_does_not_lose_it(world: World) -> None:
+async def test_a_full_disk_delays_the_ending_but_does_not_lose_it(
+    clock: MockClock, world: World
+) -> None:
     """G1: the terminal commit is tried again until it fits."""
     gate = Gate()
     world.kit.fake.acts["gate"] = gate
@@ -225,6 +244,7 @@ async def test_a_full_disk_delays_the_ending_but_does_not_lose_it(world: World) 
 
 
 async def test_a_full_disk_at_the_start_of_a_step_fails_the_run_with_its_transcript(
+    clock: MockClock,
     world: World,
 ) -> None:
     """G1, G7: what was staged goes along with the terminal commit."""
@@ -239,7 +259,7 @@ async def test_a_full_disk_at_the_start_of_a_step_fails_the_run_with_its_transcr
 
 
 async def test_an_overloaded_writer_delays_the_ending_only(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """G1, G5."""
     gate = Gate()
@@ -256,7 +276,9 @@ async def test_an_overloaded_writer_delays_the_ending_only(
     assert record.outcome is Outcome.COMPLETED
 
 
-async def test_a_dead_store_leaves_the_run_to_the_next_start(world: World) -> None:
+async def test_a_dead_store_leaves_the_run_to_the_next_start(
+    clock: MockClock, world: World
+) -> None:
     """G2: nobody waits for ever for an ending that cannot be written."""
     gate = Gate()
     world.kit.fake.acts["gate"] = gate
@@ -272,7 +294,7 @@ async def test_a_dead_store_leaves_the_run_to_the_next_start(world: World) -> No
         await world.workspace.delete_session(world.session.id, ME)
 
 
-async def test_open_text_is_at_most_a_second_behind(world: World) -> None:
+async def test_open_text_is_at_most_a_second_behind(clock: MockClock, world: World) -> None:
     """G8."""
     spoken = 0
 
@@ -296,7 +318,9 @@ async def test_open_text_is_at_most_a_second_behind(world: World) -> None:
     assert len(record.text) == spoken
 
 
-async def test_the_last_answer_stays_visible_until_its_ending_is_on_its_way(world: World) -> None:
+async def test_the_last_answer_stays_visible_until_its_ending_is_on_its_way(
+    clock: MockClock, world: World
+) -> None:
     """G8: who joins while the run's processes are ended sees the whole answer."""
     world.kit.close_s = 2
     run = world.submit("hello")
@@ -309,7 +333,7 @@ async def test_the_last_answer_stays_visible_until_its_ending_is_on_its_way(worl
     assert not world.workspace.feed.held
 
 
-async def test_a_run_without_a_mode_uses_the_workspaces(world: World) -> None:
+async def test_a_run_without_a_mode_uses_the_workspaces(clock: MockClock, world: World) -> None:
     """G12: the default mode never loosens a run that names its own."""
     from crush_trio.agent.ports import PermissionAsk
 

@@ -1,0 +1,516 @@
+"""Cancelling in every window, steering, the policies of a busy session, and editing the queue."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from crush_trio import limits
+from crush_trio.agent.ports import ToolContext, ToolResult
+from crush_trio.host.open_run import OpenRun
+from crush_trio.protocol.errors import CrushError, Refused, StoreError
+from crush_trio.protocol.runs import CancelledBy, Limits, Outcome, RunState
+from crush_trio.store.contract import DuplicateRunError
+from tests.host import fakes
+from tests.host.fakes import FakeTool, Gate, ask_for
+from tests.host.world import ME, World, change, payload
+
+NO_ROOM = StoreError("disk_full", "no room")
+
+
+async def accepted(world: World) -> OpenRun:
+    """The commit is queued and no more."""
+    world.store.pause()
+    return world.submit("hang")
+
+
+async def before_the_assistant_record(world: World) -> OpenRun:
+    """The run has begun; its first commit waits for the disk."""
+    run = world.submit("hang")
+    await run.accepted.wait()
+    world.store.pause()
+    await wait_all_tasks_blocked()
+    return run
+
+
+async def streaming(world: World) -> OpenRun:
+    """There is some text."""
+    run = world.submit("hang")
+    await wait_all_tasks_blocked()
+    assert world.workspace.live_messages()
+    return run
+
+
+async def tool_running(world: World) -> OpenRun:
+    """The second of two calls does not come back."""
+
+    async def stay(context: ToolContext) -> ToolResult:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def look(context: ToolContext) -> ToolResult:
+        return ToolResult("seen")
+
+    world.kit.tools = (FakeTool("stay", stay), FakeTool("look", look))
+    world.kit.fake.acts["tools"] = ask_for("look", "stay", "look")
+    run = world.submit("tools")
+    await wait_all_tasks_blocked()
+    return run
+
+
+async def processes_closing(world: World) -> OpenRun:
+    """The model has ended; what the run started is being ended."""
+    world.kit.close_s = 2
+    run = world.submit("hello")
+    await world.kit.closing.wait()
+    return run
+
+
+Window = Callable[[World], Awaitable[OpenRun]]
+WINDOWS: list[Window] = [
+    accepted,
+    before_the_assistant_record,
+    streaming,
+    tool_running,
+    processes_closing,
+]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_cancel_ends_the_run_in_every_window(
+    clock: MockClock, world: World, window: Window
+) -> None:
+    """G4, G7, R52, R53: within 3 s, once, with a valid transcript; what comes after lives."""
+    world.kit.fake.acts["hang"] = fakes.hang
+    run = await window(world)
+    began = trio.current_time()
+    ticket = world.session.cancel(ME)
+    again = world.session.cancel(CancelledBy("somebody else"))
+    later = world.submit("after the cancel")
+    world.store.resume()
+    receipt = (await ticket.wait()).value
+    assert [covered.run_id for covered in receipt.runs] == [run.id]
+    assert receipt.watermark == run.row.record.accept_seq
+    await again.wait()
+    await run.ended.wait()
+    assert trio.current_time() - began <= 3
+    one, two = await world.ended(run, later)
+    assert (one.outcome, two.outcome) == (Outcome.CANCELLED, Outcome.COMPLETED)
+    assert one.cancelled_by == ME
+    end = payload(next(e for e in await world.events() if e.kind == "run_complete"))
+    assert (end["error"], end["cancelled"]) == ("context canceled", True)
+    mine = [m for m in await world.messages() if m.run_id == run.id]
+    assert mine[0].role == "user"
+    assert mine[-1].role == "assistant"
+
+
+async def test_a_cancelled_tool_call_and_those_after_it_get_results(
+    clock: MockClock, world: World
+) -> None:
+    """G7, R53."""
+    run = await tool_running(world)
+    world.session.cancel(ME)
+    await world.ended(run)
+    results = [part for m in await world.messages() for part in m.tool_results()]
+    assert [part.content for part in results] == [
+        "seen",
+        "context canceled",
+        "Error: user cancelled assistant tool calling",
+    ]
+
+
+async def test_a_cancel_after_the_outcome_is_fixed_is_too_late(
+    clock: MockClock, world: World
+) -> None:
+    """G4: and the run that was accepted before the cancel and waits is covered."""
+    gate = Gate()
+    world.kit.fake.acts["gate"] = gate
+    run, waiting = world.submit("gate"), world.submit("next")
+    await gate.reached.wait()
+    world.store.pause()
+    gate.go.set()
+    await wait_all_tasks_blocked()
+    ticket = world.session.cancel(ME)
+    world.store.resume()
+    receipt = (await ticket.wait()).value
+    assert receipt.too_late == (run.id,)
+    assert [covered.run_id for covered in receipt.runs] == [waiting.id]
+    one, two = await world.ended(run, waiting)
+    assert (one.outcome, two.outcome) == (Outcome.COMPLETED, Outcome.CANCELLED)
+    assert one.cancelled_by is None
+
+
+async def test_a_queued_run_that_is_cancelled_ends_at_once_with_its_prompt(
+    clock: MockClock, world: World
+) -> None:
+    """G5, G7, R52: whatever runs before it."""
+    world.kit.fake.acts["hang"] = fakes.hang
+    running, one, two = world.submit("hang"), world.submit("one"), world.submit("two")
+    await wait_all_tasks_blocked()
+    world.session.cancel(ME, one.id)
+    (record,) = await world.ended(one)
+    assert record.outcome is Outcome.CANCELLED
+    assert not running.ended.is_set()
+    mine = [m for m in await world.messages() if m.run_id == one.id]
+    assert [m.text() for m in mine] == ["one", ""]
+    await world.session.clear(ME).wait()
+    await world.ended(two)
+    world.session.cancel(ME)
+    await world.ended(running)
+
+
+async def test_cancelling_an_idle_session_does_nothing(clock: MockClock, world: World) -> None:
+    """G4, R49."""
+    await world.ended(world.submit("hello"))
+    before = await world.events()
+    assert (await world.session.cancel(ME).wait()).value.runs == ()
+    assert (await world.session.clear(ME).wait()).value.runs == ()
+    assert await world.events() == before
+
+
+@pytest.mark.parametrize("policy", ["cancel", "clear", "interrupt"])
+async def test_a_full_disk_delays_the_ending_of_queued_runs_but_does_not_lose_it(
+    clock: MockClock, world: World, policy: str
+) -> None:
+    """G1, G5: they have left the queue, so somebody must write that they ended."""
+    world.kit.fake.acts["hang"] = fakes.hang
+    running, waiting = world.submit("hang"), world.submit("wait")
+    await wait_all_tasks_blocked()
+    world.store.fail_next(NO_ROOM)
+    if policy == "interrupt":
+        newcomer = world.submit("new", "interrupt")
+        with pytest.raises(StoreError):
+            await newcomer.accepted.wait()
+    else:
+        ticket = world.session.clear(ME) if policy == "clear" else world.session.cancel(ME)
+        with pytest.raises(StoreError):
+            await ticket.wait()
+    (record,) = await world.ended(waiting)
+    assert record.outcome is Outcome.CANCELLED
+    world.session.cancel(ME)
+    await world.ended(running)
+    assert not world.workspace.has_open_runs()
+
+
+async def test_an_acceptance_that_fails_leaves_nothing(clock: MockClock, world: World) -> None:
+    """G2, G5: also in a busy session, when nobody waits for the answer any more."""
+    world.kit.fake.acts["hang"] = fakes.hang
+    running = world.submit("hang")
+    await wait_all_tasks_blocked()
+    world.store.fail_next(NO_ROOM)
+    failed = world.submit("one")
+    second = world.submit("two")
+    await second.accepted.wait()
+    await failed.ended.wait()
+    assert world.host.open_run(failed.id) is None
+    assert [run.id for run in world.session.waiting_runs()] == [second.id]
+    again = world.submit("one", run_id=failed.id)
+    assert (await again.accepted.wait()).value.receipt.position == 2
+    world.session.withdraw(failed)  # by a request that wakes up late
+    assert world.host.open_run(again.id) is again
+    world.session.cancel(ME, running.id)
+    await world.ended(running, second, again)
+
+
+async def test_a_run_cancelled_before_its_acceptance_fails_never_was(
+    clock: MockClock, world: World
+) -> None:
+    """G1, G2."""
+    world.store.fail_next(NO_ROOM)
+    failed = world.submit("one")
+    receipt = (await world.session.cancel(ME).wait()).value
+    assert [run.run_id for run in receipt.runs] == [failed.id]
+    await failed.ended.wait()
+    assert await world.store.run(failed.id) is None
+    assert world.host.is_idle() or world.workspace.is_idle()
+
+
+async def test_an_id_that_is_taken_starts_nothing(clock: MockClock, world: World) -> None:
+    """G3: the store has the last word."""
+    await world.ended(world.submit("one", run_id="mine"))
+    twin = world.submit("one", run_id="mine")
+    with pytest.raises(DuplicateRunError):
+        await twin.accepted.wait()
+    await twin.ended.wait()
+    assert len(await world.all_runs()) == 1
+    assert len(world.kit.fake.requests) == 1
+
+
+async def test_runs_start_in_the_order_in_which_they_were_accepted(
+    clock: MockClock, world: World
+) -> None:
+    """G5."""
+    runs = [world.submit(f"number {n}") for n in range(20)]
+    await world.ended(*runs)
+    prompts = [fakes.prompt_of(request) for request in world.kit.fake.requests]
+    assert prompts == [f"number {n}" for n in range(20)]
+    users = [m.text() for m in await world.messages() if m.role == "user"]
+    assert users == prompts
+
+
+# --- policies -----------------------------------------------------------------------------
+
+
+async def test_interrupt_cancels_and_accepts_in_one_commit(clock: MockClock, world: World) -> None:
+    """G4: what was open before is cancelled, with the reason; the newcomer is not."""
+    world.kit.fake.acts["hang"] = fakes.hang
+    running, waiting = world.submit("hang"), world.submit("wait")
+    await wait_all_tasks_blocked()
+    newcomer = world.submit("new", "interrupt")
+    committed = await newcomer.accepted.wait()
+    kinds = [
+        (e.kind, e.run_id)
+        for e in await world.events()
+        if committed.first_seq <= e.seq <= committed.last_seq
+    ]
+    assert ("run_complete", waiting.id) in kinds
+    assert kinds[-1] == ("run", newcomer.id)
+    assert committed.value.receipt.seq == committed.last_seq - 1
+    records = await world.ended(running, waiting, newcomer)
+    assert [r.outcome for r in records] == [
+        Outcome.CANCELLED,
+        Outcome.CANCELLED,
+        Outcome.COMPLETED,
+    ]
+    assert records[0].cancelled_by is not None
+    assert records[0].cancelled_by.reason == "interrupt"
+
+
+async def test_reject_and_a_full_queue_change_nothing(
+    clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G14."""
+    monkeypatch.setattr(limits, "WAITING_RUNS_PER_SESSION", 2)
+    world.kit.fake.acts["hang"] = fakes.hang
+    world.submit("hang")
+    await wait_all_tasks_blocked()
+    runs = [world.submit("wait"), world.submit("wait")]
+    before = await world.events()
+    for policy, code in [("reject", "session_busy"), ("enqueue", "queue_full")]:
+        with pytest.raises(Refused) as refused:
+            world.submit("more", policy)
+        assert refused.value.code == code
+    await runs[1].accepted.wait()
+    assert len(await world.events()) == len(before) + 2
+    assert world.workspace.last_accept == 3
+    world.session.cancel(ME)
+    await world.ended(*runs)
+
+
+async def steered(world: World, *, limits: Limits | None = None, mark: bool = False) -> OpenRun:
+    """A prompt that steers into a run whose tool waits for it."""
+    reached, go = trio.Event(), trio.Event()
+
+    async def wait(context: ToolContext) -> ToolResult:
+        reached.set()
+        await go.wait()
+        return ToolResult("seen")
+
+    world.kit.tools = (FakeTool("wait", wait),)
+    world.kit.fake.acts["tools"] = ask_for("wait")
+    world.submit("tools")
+    await reached.wait()
+    run = world.submit("look left", "steer", limits=limits)
+    await run.accepted.wait()
+    if mark:
+        world.session.cancel(ME, world.session.open_runs()[0].id)
+    go.set()
+    return run
+
+
+async def test_a_steering_prompt_is_folded_at_the_next_step_in_one_commit(
+    clock: MockClock, world: World
+) -> None:
+    """G1, R50: user message, `steered` ending and the step's start."""
+    run = await steered(world)
+    receipt = (await run.accepted.wait()).value.receipt
+    assert (receipt.disposition, receipt.position) == ("steered", 1)
+    (record,) = await world.ended(run)
+    assert (record.outcome, record.steered_into) == (Outcome.STEERED, "r1")
+    await wait_all_tasks_blocked()
+    transcript = await world.messages()
+    assert [m.role for m in transcript] == ["user", "assistant", "tool", "user", "assistant"]
+    assert transcript[3].text() == "look left"
+    sent = world.kit.fake.requests[1].messages
+    assert [m.role for m in sent] == ["user", "assistant", "tool", "user"]
+    events = await world.events()
+    end = next(e for e in events if e.kind == "run_complete" and e.run_id == run.id)
+    same = [e for e in events if e.ts_ms == end.ts_ms]
+    assert {e.run_id for e in same if e.kind == "message" and change(e) == "created"} >= {run.id}
+    assert "error" not in payload(end) or not payload(end)["error"]
+
+
+@pytest.mark.parametrize("other", ["limits", "mark"])
+async def test_a_prompt_that_may_not_be_folded_becomes_a_turn_of_its_own(
+    clock: MockClock, world: World, other: str
+) -> None:
+    """G5, R50: another limit, or a turn that is marked."""
+    run = await steered(
+        world, limits=Limits(max_steps=9) if other == "limits" else None, mark=other == "mark"
+    )
+    (record,) = await world.ended(run)
+    assert (record.outcome, record.text) == (Outcome.COMPLETED, "answer to look left")
+
+
+async def test_a_prompt_that_steers_too_late_becomes_a_turn_of_its_own(
+    clock: MockClock, world: World
+) -> None:
+    """G5: no further step comes."""
+    gate = Gate()
+    world.kit.fake.acts["gate"] = gate
+    world.submit("gate")
+    await gate.reached.wait()
+    run = world.submit("look left", "steer")
+    gate.go.set()
+    (record,) = await world.ended(run)
+    assert record.outcome is Outcome.COMPLETED
+
+
+@pytest.mark.parametrize("failing", [False, True])
+async def test_folded_prompts_are_not_lost_when_the_step_is_cancelled_or_fails(
+    clock: MockClock, world: World, failing: bool
+) -> None:
+    """G1, G4: the fold has ended them in memory; its commit or the terminal one says so."""
+    run = await steered(world)
+    world.store.pause()
+    await wait_all_tasks_blocked()  # the step's commit is queued now
+    if failing:
+        world.store.fail_next(NO_ROOM)
+    cancelled = world.session.cancel(ME)
+    world.store.resume()
+    (record,) = await world.ended(run)
+    assert (record.outcome, record.steered_into) == (Outcome.STEERED, "r1")
+    receipt = (await cancelled.wait()).value
+    assert [covered.run_id for covered in receipt.runs] == ["r1"]
+    await wait_all_tasks_blocked()
+    assert (await world.record("r1")).outcome is Outcome.CANCELLED
+    assert [m.text() for m in await world.messages()].count("look left") == 1
+
+
+async def test_a_prompt_that_is_cancelled_while_another_is_folded_breaks_nothing(
+    clock: MockClock, world: World
+) -> None:
+    """G4, G5: the fold waits for acceptances, and the queue changes meanwhile."""
+    first = await steered(world)
+    world.store.pause()
+    second, third = world.submit("two", "steer"), world.submit("three", "steer")
+    await wait_all_tasks_blocked()
+    world.session.cancel(ME, third.id)
+    world.store.resume()
+    records = await world.ended(first, second, third)
+    assert records[2].outcome is Outcome.CANCELLED
+    assert {r.outcome for r in records[:2]} <= {Outcome.STEERED, Outcome.COMPLETED}
+    await wait_all_tasks_blocked()
+    assert (await world.record("r1")).outcome is Outcome.COMPLETED
+
+
+async def test_a_prompt_with_patterns_of_its_own_is_not_folded_into_a_run_without(
+    clock: MockClock, world: World
+) -> None:
+    """G12: folded, it would lose what it refused."""
+    gate = Gate()
+    world.kit.fake.acts["gate"] = gate
+    world.submit("gate")
+    await gate.reached.wait()
+    run = world.submit("careful", "steer", deny_tools=("bash",))
+    assert not world.session.queue.foldable()
+    gate.go.set()
+    await world.ended(run)
+
+
+# --- editing ------------------------------------------------------------------------------
+
+
+async def test_a_waiting_run_can_be_edited_moved_and_dropped(
+    clock: MockClock, world: World
+) -> None:
+    """G2, G14."""
+    world.kit.fake.acts["hang"] = fakes.hang
+    running = world.submit("hang")
+    one, two, three = (world.submit(name) for name in ("one", "two", "three"))
+    await wait_all_tasks_blocked()
+    edited = (await world.session.edit(three.id, "three, better", 0).wait()).value
+    assert edited.record.prompt == "three, better"
+    world.session.cancel(CancelledBy("me", reason="drop"), one.id)
+    with pytest.raises(Refused, match="not waiting"):
+        world.session.edit(running.id, "x", None)
+    with pytest.raises(Refused, match="not waiting"):
+        world.session.edit(one.id, "x", 0)
+    world.session.cancel(ME, running.id)
+    records = await world.ended(running, two, three)
+    assert [r.text for r in records[1:]] == ["answer to two", "answer to three, better"]
+    prompts = [fakes.prompt_of(request) for request in world.kit.fake.requests]
+    assert prompts == ["hang", "three, better", "two"]
+
+
+async def test_editing_what_was_never_accepted_is_refused(clock: MockClock, world: World) -> None:
+    """G14."""
+    world.kit.fake.acts["hang"] = fakes.hang
+    running = world.submit("hang")
+    await wait_all_tasks_blocked()
+    world.store.fail_next(NO_ROOM)
+    failed = world.submit("one")
+    ticket = world.session.edit(failed.id, "two", None)
+    with pytest.raises(Refused, match="not accepted"):
+        await ticket.wait()
+    world.session.cancel(ME)
+    await world.ended(running)
+
+
+# --- everything together ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_random_lives_keep_every_promise(clock: MockClock, world: World, seed: int) -> None:
+    """G1, G4, G5, G7: prompts, cancels and a bad disk in any order; `world` checks the rest."""
+    rng = random.Random(seed)
+    fake = world.kit.fake
+
+    async def look(context: ToolContext) -> ToolResult:
+        await trio.sleep(rng.choice((0, 0, 1)))
+        return ToolResult("seen")
+
+    world.kit.tools = (FakeTool("look", look),)
+    world.kit.close_s = rng.choice((0, 1))
+    fake.acts |= {
+        "hang": fakes.hang,
+        "stubborn": fakes.stubborn,
+        "broken": fakes.broken,
+        "tools": ask_for("look", "look"),
+        "long": ask_for("look", then=fakes.hang),
+    }
+    sessions = [world.session, await world.new_session()]
+    runs: list[OpenRun] = []
+    for _ in range(25):
+        session = rng.choice(sessions)
+        try:
+            match rng.randrange(10):
+                case 0 | 1 | 2 | 3 | 4:
+                    prompt = rng.choice(("a", "hang", "stubborn", "broken", "tools", "long"))
+                    policy = rng.choice(("enqueue", "steer", "steer", "interrupt", "reject"))
+                    runs.append(world.submit(prompt, policy, session))
+                case 5:
+                    session.cancel(ME)
+                case 6 if runs:
+                    session.cancel(ME, rng.choice(runs).id)
+                case 7:
+                    session.clear(ME)
+                case 8 if runs:
+                    session.edit(rng.choice(runs).id, "a better prompt", rng.choice((None, 0)))
+                case 9:
+                    world.store.fail_next(NO_ROOM)
+        except CrushError:
+            continue
+        await trio.sleep(rng.choice((0, 0, 0.1, 1.5)))
+    for session in sessions:
+        session.cancel(ME)
+    with trio.fail_after(60):
+        for run in runs:
+            await run.ended.wait()
+    states = {record.state for record in await world.all_runs()}
+    assert states <= {RunState.FINISHED}
+    assert not world.workspace.has_open_runs()
