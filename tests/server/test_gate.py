@@ -33,7 +33,7 @@ GATE = Gate(
     uid=UID,
     tokens=Tokens({"alice": TOKEN, "bob": "another-token-of-bobs"}),
     bound=frozenset({("127.0.0.1", 7777), ("devbox.lan", 7777), ("::1", 7777)}),
-    allowed_hosts=frozenset({"proxy.example.com", "edge.example.com:8443"}),
+    allowed_hosts=frozenset({"proxy.example.com", "Edge.Example.com:8443"}),
     allowed_origins=frozenset({PAGE}),
 )
 

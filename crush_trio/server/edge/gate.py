@@ -77,6 +77,10 @@ class Verdict:
     refused: Refused | None = None
 
 
+def _lower(names: frozenset[str]) -> frozenset[str]:
+    return frozenset(name.lower() for name in names)
+
+
 def _no_tools() -> Collection[int]:
     return ()
 
@@ -89,7 +93,7 @@ class Gate:
         uid: Of the server's user.
         tokens: Needed as soon as a TCP address is bound.
         bound: Host and port of every bound TCP address, as named and as bound.
-        allowed_hosts: ``name`` (any port) or ``name:port``, lower case, of proxies in front.
+        allowed_hosts: ``name`` (any port) or ``name:port`` of proxies in front.
         allowed_origins: Exact origins (``https://host[:port]``) of browsers' pages.
         tool_launchers: Pids of the tool processes that run now.
     """
@@ -97,7 +101,7 @@ class Gate:
     uid: int
     tokens: Tokens | None = None
     bound: frozenset[tuple[str, int]] = frozenset()
-    allowed_hosts: frozenset[str] = frozenset()
+    allowed_hosts: frozenset[str] = attrs.field(default=frozenset(), converter=_lower)
     allowed_origins: frozenset[str] = frozenset()
     tool_launchers: Callable[[], Collection[int]] = _no_tools
 
