@@ -122,7 +122,7 @@ async def _serve_with(
                     store.announce(bound[0].url)
                     _announce(bound)
                     if options.idle_exit_s is not None:
-                        http.start_soon(_stop_when_idle, host, options.idle_exit_s, stop)
+                        host.nursery.start_soon(_stop_when_idle, host, options.idle_exit_s, stop)
                     await stop.event.wait()
                     start_watchdog(options.shutdown_timeout_s + limits.WATCHDOG_EXTRA_S)
                     # One step: refuse new prompts, and be found by nobody any more.

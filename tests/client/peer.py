@@ -217,7 +217,7 @@ async def tcp_peer() -> AsyncIterator[Peer]:
 @contextlib.asynccontextmanager
 async def _serving(sock: trio.socket.SocketType, peer: Peer) -> AsyncIterator[Peer]:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, peer.serve, [trio.SocketListener(sock)])
+        await nursery.start(trio.serve_listeners, peer.serve, [trio.SocketListener(sock)])
         yield peer
         nursery.cancel_scope.cancel()
 

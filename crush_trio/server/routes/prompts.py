@@ -11,7 +11,7 @@ from quart.typing import ResponseReturnValue
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol import codec
-from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.ids import RunId, SessionId, is_run_id, new_id
 from crush_trio.protocol.requests import (
     IF_BUSY,
@@ -74,13 +74,13 @@ async def _accept(
         return (await open_run.accepted.wait()).value.receipt
     except DuplicateRunError:
         session.withdraw(open_run)
-        receipt = await _earlier(services, request.run_id, digest)
-        if receipt is None:
-            raise
-        return receipt
     except Exception:
         session.withdraw(open_run)
         raise
+    receipt = await _earlier(services, request.run_id, digest)
+    if receipt is None:
+        raise StoreError("store_failed", "The run id is taken by a run that cannot be read.")
+    return receipt
 
 
 async def _earlier(services: Services, run_id: str | None, digest: str) -> Receipt | None:

@@ -234,5 +234,5 @@ async def open_store(
     try:
         yield store
     finally:
-        await store._close()
+        await store._close()  # noqa: ASYNC102  # shields and bounds itself
         opened.lock.release()
