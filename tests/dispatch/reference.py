@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from crush_trio.dispatch.queue import RunQueue
@@ -43,7 +45,7 @@ class Reference:
         found: Reference | None = getattr(self, f"_{name}")(value)
         return found
 
-    def _with(self, number: int, **changes: object) -> Reference:
+    def _with(self, number: int, **changes: Any) -> Reference:
         run = attrs.evolve(self.runs[number], **changes)
         return attrs.evolve(self, runs=(*self.runs[:number], run, *self.runs[number + 1 :]))
 
@@ -188,15 +190,17 @@ class Real:
             case "fold":
                 return queue.fold(self.runs)
             case "settle":
-                return queue.begin_settle(Outcome(value))
+                return queue.begin_settle(Outcome(str(value)))
             case "begin":
                 assert isinstance(value, int)
-                return queue.begin(self.runs[value])
+                queue.begin(self.runs[value])
+                return None
             case "withdraw":
                 assert isinstance(value, int)
                 if self.runs[value] in queue.waiting():
                     self.gone.add(value)
-                return queue.withdraw(self.runs[value])
+                queue.withdraw(self.runs[value])
+                return None
             case "move":
                 assert isinstance(value, tuple)
                 return queue.move(RunId(f"r{value[0]}"), value[1])

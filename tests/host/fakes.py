@@ -51,7 +51,9 @@ class FakeModel:
 
     acts: dict[str, Act] = attrs.field(factory=dict)
     requests: list[ModelRequest] = attrs.field(factory=list)
-    info: ModelInfo = ModelInfo("fake", "m", cost_per_1m_in=1.0, cost_per_1m_out=2.0)
+    info: ModelInfo = attrs.field(
+        factory=lambda: ModelInfo("fake", "m", cost_per_1m_in=1.0, cost_per_1m_out=2.0)
+    )
 
     async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
         """Do what the prompt says."""

@@ -34,7 +34,7 @@ class World:
 
     path: Path
     kit: FakeKit = attrs.field(factory=FakeKit)
-    options: HostOptions = HostOptions()
+    options: HostOptions = attrs.field(factory=HostOptions)
     journal: Journal = attrs.field(factory=Journal)
     store: MemoryStore = attrs.field(init=False)
     host: Host = attrs.field(init=False)
@@ -82,6 +82,12 @@ class World:
         for run in runs:
             await run.ended.wait()
         return [await self.record(run.id) for run in runs]
+
+    async def all_ended(self, within_s: float = 30) -> None:
+        """Wait until no run is open."""
+        with trio.fail_after(within_s):
+            while self.host.open_runs:
+                await next(iter(self.host.open_runs.values())).ended.wait()
 
     async def record(self, run_id: str) -> RunRecord:
         """A stored record."""
@@ -181,3 +187,23 @@ def change(event: StoredEvent) -> str:
 def fresh_id() -> RunId:
     """An id nobody has."""
     return RunId(new_id())
+
+
+def fork(store: MemoryStore, world: World) -> MemoryStore:
+    """What a kill would leave now: the committed state, published into another world."""
+    made = MemoryStore(publish=lambda ws, events: world.journal.publish(ws, events))
+    for name, table in vars(store._tables).items():
+        if name != "undo":
+            getattr(made._tables, name).rows = dict(table.rows)
+    return made
+
+
+@asynccontextmanager
+async def next_start(before: World, store: MemoryStore | None = None) -> AsyncIterator[World]:
+    """The next server, after a kill now; checked when it is left."""
+    world = World(before.path, options=before.options)
+    world.store = fork(store or before.store, world)
+    async with world.opened():
+        world.workspace = await world.host.by_path(before.path)
+        yield world
+        await world.check()
