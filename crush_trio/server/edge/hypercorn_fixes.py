@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from functools import partial
+from types import TracebackType
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
@@ -76,6 +77,28 @@ class FixedHTTP(TrioASGIHTTPConnection):
             nursery.cancel_scope.cancel()
 
 
+class ConnectionTasks(TaskGroup):
+    """Hypercorn's task group, able to end its own block.
+
+    Hypercorn's forgets what its nursery says of the block's exception. If the group is cancelled
+    while the block waits, as by a send to a peer that has gone, the cancellation leaves the group
+    and takes the listeners with it: one torn request would end the server.
+    """
+
+    async def __aexit__(  # type: ignore[override]
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool | None:
+        if self._nursery_manager is None:
+            raise RuntimeError("the group was not entered")
+        try:
+            return await self._nursery_manager.__aexit__(exc_type, exc_value, tb)
+        finally:
+            self._nursery_manager = self._nursery = None
+
+
 class Connection(TCPServer):
     """Correction B: one accepted connection, from its first byte until its socket is closed.
 
@@ -108,7 +131,7 @@ class Connection(TCPServer):
             self.stream.socket.close()
             return
         try:
-            async with TaskGroup() as group:
+            async with ConnectionTasks() as group:
                 self._task_group = group
                 group.spawn(self._close_when_cancelled)
                 self.protocol = Http1(
