@@ -68,9 +68,8 @@ class Reference:
                 order = tuple(n for n in state.order if n != number)
                 state = attrs.evolve(state, order=order)
                 state = state._with(number, life="cancelled", marked=True)
-        if state.now is not None and which in ("all", state.now):
-            if state.runs[state.now].life == "running":
-                state = state._with(state.now, marked=True)
+        if which in ("all", state.now):
+            return state._mark(None)
         return state
 
     def _mark(self, _: object) -> Reference:

@@ -46,11 +46,12 @@ def prompt_of(request: ModelRequest) -> str:
 class FakeModel:
     """Does what was set for the first word of the prompt; else it answers at once.
 
-    ``requests`` are all requests made so far, in order.
+    ``requests`` are all requests made so far, in order; ``asked`` is set with the first.
     """
 
     acts: dict[str, Act] = attrs.field(factory=dict)
     requests: list[ModelRequest] = attrs.field(factory=list)
+    asked: trio.Event = attrs.field(factory=trio.Event)
     info: ModelInfo = attrs.field(
         factory=lambda: ModelInfo("fake", "m", cost_per_1m_in=1.0, cost_per_1m_out=2.0)
     )
@@ -59,6 +60,7 @@ class FakeModel:
         """Do what the prompt says."""
         await trio.lowlevel.checkpoint()
         self.requests.append(request)
+        self.asked.set()
         prompt = prompt_of(request)
         act = self.acts.get(prompt.split()[0])
         if act is not None:

@@ -40,15 +40,18 @@ async def before_the_assistant_record(world: World) -> OpenRun:
 async def streaming(world: World) -> OpenRun:
     """There is some text."""
     run = world.submit("hang")
+    await world.kit.fake.asked.wait()
     await wait_all_tasks_blocked()
     assert world.workspace.live_messages()
     return run
 
 
 async def tool_running(world: World) -> OpenRun:
-    """The second of two calls does not come back."""
+    """The second of three calls does not come back."""
+    reached = trio.Event()
 
     async def stay(context: ToolContext) -> ToolResult:
+        reached.set()
         await trio.sleep_forever()
         raise AssertionError
 
@@ -58,7 +61,7 @@ async def tool_running(world: World) -> OpenRun:
     world.kit.tools = (FakeTool("stay", stay), FakeTool("look", look))
     world.kit.fake.acts["tools"] = ask_for("look", "stay", "look")
     run = world.submit("tools")
-    await wait_all_tasks_blocked()
+    await reached.wait()
     return run
 
 
