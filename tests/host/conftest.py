@@ -23,13 +23,19 @@ def clock(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> MockClo
     """
     real: Callable[..., Any] = trio.to_thread.run_sync
 
+    at_work = 0
+
     @functools.wraps(real)
     async def run_sync(*args: Any, **kwargs: Any) -> Any:
+        nonlocal at_work
+        at_work += 1
         autojump_clock.autojump_threshold = math.inf
         try:
             return await real(*args, **kwargs)
         finally:
-            autojump_clock.autojump_threshold = 0
+            at_work -= 1
+            if not at_work:
+                autojump_clock.autojump_threshold = 0
 
     monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
     return autojump_clock

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from crush_trio import limits
 from crush_trio.agent.ports import ToolContext, ToolResult
@@ -17,7 +17,7 @@ from crush_trio.protocol.runs import CancelledBy, Limits, Outcome, RunState
 from crush_trio.store.contract import DuplicateRunError
 from tests.host import fakes
 from tests.host.fakes import FakeTool, Gate, ask_for
-from tests.host.world import ME, World, change, payload
+from tests.host.world import ME, World, change, payload, quiet
 
 NO_ROOM = StoreError("disk_full", "no room")
 
@@ -33,7 +33,7 @@ async def before_the_assistant_record(world: World) -> OpenRun:
     run = world.submit("hang")
     await run.accepted.wait()
     world.store.pause()
-    await wait_all_tasks_blocked()
+    await quiet()
     return run
 
 
@@ -41,7 +41,7 @@ async def streaming(world: World) -> OpenRun:
     """There is some text."""
     run = world.submit("hang")
     await world.kit.fake.asked.wait()
-    await wait_all_tasks_blocked()
+    await quiet()
     assert world.workspace.live_messages()
     return run
 
@@ -136,7 +136,7 @@ async def test_a_cancel_after_the_outcome_is_fixed_is_too_late(
     await gate.reached.wait()
     world.store.pause()
     gate.go.set()
-    await wait_all_tasks_blocked()
+    await quiet()
     ticket = world.session.cancel(ME)
     world.store.resume()
     receipt = (await ticket.wait()).value
@@ -153,7 +153,7 @@ async def test_a_queued_run_that_is_cancelled_ends_at_once_with_its_prompt(
     """G5, G7, R52: whatever runs before it."""
     world.kit.fake.acts["hang"] = fakes.hang
     running, one, two = world.submit("hang"), world.submit("one"), world.submit("two")
-    await wait_all_tasks_blocked()
+    await quiet()
     world.session.cancel(ME, one.id)
     (record,) = await world.ended(one)
     assert record.outcome is Outcome.CANCELLED
@@ -182,7 +182,7 @@ async def test_a_full_disk_delays_the_ending_of_queued_runs_but_does_not_lose_it
     """G1, G5: they have left the queue, so somebody must write that they ended."""
     world.kit.fake.acts["hang"] = fakes.hang
     running, waiting = world.submit("hang"), world.submit("wait")
-    await wait_all_tasks_blocked()
+    await quiet()
     world.store.fail_next(NO_ROOM)
     if policy == "interrupt":
         newcomer = world.submit("new", "interrupt")
@@ -203,7 +203,7 @@ async def test_an_acceptance_that_fails_leaves_nothing(clock: MockClock, world: 
     """G2, G5: also in a busy session, when nobody waits for the answer any more."""
     world.kit.fake.acts["hang"] = fakes.hang
     running = world.submit("hang")
-    await wait_all_tasks_blocked()
+    await quiet()
     world.store.fail_next(NO_ROOM)
     failed = world.submit("one")
     second = world.submit("two")
@@ -262,7 +262,7 @@ async def test_interrupt_cancels_and_accepts_in_one_commit(clock: MockClock, wor
     """G4: what was open before is cancelled, with the reason; the newcomer is not."""
     world.kit.fake.acts["hang"] = fakes.hang
     running, waiting = world.submit("hang"), world.submit("wait")
-    await wait_all_tasks_blocked()
+    await quiet()
     newcomer = world.submit("new", "interrupt")
     committed = await newcomer.accepted.wait()
     kinds = [
@@ -290,7 +290,7 @@ async def test_reject_and_a_full_queue_change_nothing(
     monkeypatch.setattr(limits, "WAITING_RUNS_PER_SESSION", 2)
     world.kit.fake.acts["hang"] = fakes.hang
     world.submit("hang")
-    await wait_all_tasks_blocked()
+    await quiet()
     runs = [world.submit("wait"), world.submit("wait")]
     before = await world.events()
     for policy, code in [("reject", "session_busy"), ("enqueue", "queue_full")]:
@@ -334,7 +334,7 @@ async def test_a_steering_prompt_is_folded_at_the_next_step_in_one_commit(
     assert (receipt.disposition, receipt.position) == ("steered", 1)
     (record,) = await world.ended(run)
     assert (record.outcome, record.steered_into) == (Outcome.STEERED, "r1")
-    await wait_all_tasks_blocked()
+    await quiet()
     transcript = await world.messages()
     assert [m.role for m in transcript] == ["user", "assistant", "tool", "user", "assistant"]
     assert transcript[3].text() == "look left"
@@ -380,7 +380,7 @@ async def test_folded_prompts_are_not_lost_when_the_step_is_cancelled_or_fails(
     """G1, G4: the fold has ended them in memory; its commit or the terminal one says so."""
     run = await steered(world)
     world.store.pause()
-    await wait_all_tasks_blocked()  # the step's commit is queued now
+    await quiet()  # the step's commit is queued now
     if failing:
         world.store.fail_next(NO_ROOM)
     cancelled = world.session.cancel(ME)
@@ -389,7 +389,7 @@ async def test_folded_prompts_are_not_lost_when_the_step_is_cancelled_or_fails(
     assert (record.outcome, record.steered_into) == (Outcome.STEERED, "r1")
     receipt = (await cancelled.wait()).value
     assert [covered.run_id for covered in receipt.runs] == ["r1"]
-    await wait_all_tasks_blocked()
+    await quiet()
     assert (await world.record("r1")).outcome is Outcome.CANCELLED
     assert [m.text() for m in await world.messages()].count("look left") == 1
 
@@ -401,13 +401,13 @@ async def test_a_prompt_that_is_cancelled_while_another_is_folded_breaks_nothing
     first = await steered(world)
     world.store.pause()
     second, third = world.submit("two", "steer"), world.submit("three", "steer")
-    await wait_all_tasks_blocked()
+    await quiet()
     world.session.cancel(ME, third.id)
     world.store.resume()
     records = await world.ended(first, second, third)
     assert records[2].outcome is Outcome.CANCELLED
     assert {r.outcome for r in records[:2]} <= {Outcome.STEERED, Outcome.COMPLETED}
-    await wait_all_tasks_blocked()
+    await quiet()
     assert (await world.record("r1")).outcome is Outcome.COMPLETED
 
 
@@ -435,7 +435,7 @@ async def test_a_waiting_run_can_be_edited_moved_and_dropped(
     world.kit.fake.acts["hang"] = fakes.hang
     running = world.submit("hang")
     one, two, three = (world.submit(name) for name in ("one", "two", "three"))
-    await wait_all_tasks_blocked()
+    await quiet()
     edited = (await world.session.edit(three.id, "three, better", 0).wait()).value
     assert edited.record.prompt == "three, better"
     world.session.cancel(CancelledBy("me", reason="drop"), one.id)
@@ -454,7 +454,7 @@ async def test_editing_what_was_never_accepted_is_refused(clock: MockClock, worl
     """G14."""
     world.kit.fake.acts["hang"] = fakes.hang
     running = world.submit("hang")
-    await wait_all_tasks_blocked()
+    await quiet()
     world.store.fail_next(NO_ROOM)
     failed = world.submit("one")
     ticket = world.session.edit(failed.id, "two", None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from crush_trio.host.host import HostOptions
 from crush_trio.host.workspace import Workspace
@@ -16,7 +16,7 @@ from crush_trio.protocol.runs import Outcome, RunState
 from crush_trio.store.memory import MemoryStore
 from tests.host import fakes
 from tests.host.fakes import Gate
-from tests.host.world import ME, World, next_start
+from tests.host.world import ME, World, next_start, quiet
 
 
 async def test_stopping_ends_what_runs_and_keeps_what_waits(
@@ -28,7 +28,7 @@ async def test_stopping_ends_what_runs_and_keeps_what_waits(
         await world.start()
         world.kit.fake.acts["stubborn"] = fakes.stubborn
         running, waiting = world.submit("stubborn"), world.submit("next")
-        await wait_all_tasks_blocked()
+        await quiet()
         world.host.stop()
         with pytest.raises(Refused):
             world.submit("too late")
@@ -51,7 +51,7 @@ async def test_a_full_disk_does_not_hold_up_the_stop(clock: MockClock, tmp_path:
         await world.start()
         world.kit.fake.acts["hang"] = fakes.hang
         run = world.submit("hang")
-        await wait_all_tasks_blocked()
+        await quiet()
         world.store.fail_next(StoreError("disk_full", "no room"))
         world.host.stop()
         await run.ended.wait()
@@ -93,7 +93,7 @@ async def test_a_request_that_meets_a_closing_workspace_waits_and_opens_it_again
     """G5: deciding to close and leaving the index are one step."""
     world.kit.fake.acts["stubborn"] = fakes.stubborn
     run = world.submit("stubborn")
-    await wait_all_tasks_blocked()
+    await quiet()
     world.host.close(world.workspace)
     with pytest.raises(Refused) as refused:
         world.submit("late")
@@ -192,7 +192,7 @@ async def test_purging_is_refused_while_runs_are_open_and_final_after(
     results = []
 
     async def again() -> None:
-        await wait_all_tasks_blocked(0)
+        await quiet()
         results.append(await world.host.by_path(world.path))
 
     async with trio.open_nursery() as nursery:

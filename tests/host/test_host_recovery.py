@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from crush_trio.agent.ports import ToolContext, ToolResult
 from crush_trio.agent.transcript import is_valid
@@ -22,7 +22,7 @@ from crush_trio.store.contract import Commit, StoredEvent, Ticket
 from crush_trio.store.memory import MemoryStore
 from tests.host import fakes
 from tests.host.fakes import FakeTool, ask_for
-from tests.host.world import ME, World, fork, next_start
+from tests.host.world import ME, World, fork, next_start, quiet
 
 
 async def busy(world: World) -> None:
@@ -114,7 +114,7 @@ async def test_processes_of_the_dead_server_are_ended_first_and_named(
     other = LeftProcess(12, "then", "sleep 2000")
     for take, process in zip(world.kit.on_live, (mine, other), strict=True):
         take((process,))
-    await wait_all_tasks_blocked()
+    await quiet()
     after = World(world.path)
     after.kit.left = (other,)
     after.store = fork(world.store, after)

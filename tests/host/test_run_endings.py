@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from crush_trio.agent.ports import StepEnd, TextDelta, ToolContext, ToolResult
 from crush_trio.protocol.errors import ConfigError, Refused, StoreError
 from crush_trio.protocol.runs import Limits, Outcome, RunState
 from tests.host import fakes
 from tests.host.fakes import FakeTool, Gate, ask_for
-from tests.host.world import ME, World, payload
+from tests.host.world import ME, World, payload, quiet
 
 
 async def test_a_run_completes_and_says_so_last(clock: MockClock, world: World) -> None:
@@ -49,7 +49,7 @@ async def test_the_queue_moves_on_after_every_kind_of_ending(
     """G1, G5, G7, R52, R53, R54."""
     world.kit.fake.acts[name] = act
     first, second = world.submit(name), world.submit("next")
-    await wait_all_tasks_blocked()
+    await quiet()
     began = trio.current_time()
     if outcome is Outcome.CANCELLED:
         receipt = (await world.session.cancel(ME, first.id).wait()).value
@@ -201,7 +201,7 @@ async def test_deleting_a_session_ends_its_runs_first(clock: MockClock, world: W
     """G1, G4: run records stay as tombstones; doing it twice is fine."""
     world.kit.fake.acts["hang"] = fakes.hang
     running, waiting = world.submit("hang"), world.submit("hang")
-    await wait_all_tasks_blocked()
+    await quiet()
     await world.workspace.delete_session(world.session.id, ME)
     one, two = await world.ended(running, waiting)
     assert (one.outcome, two.outcome) == (Outcome.CANCELLED, Outcome.CANCELLED)
@@ -223,7 +223,7 @@ async def test_a_deletion_that_fails_leaves_the_session_as_it_was(
     with trio.move_on_after(1):
         await world.workspace.delete_session(world.session.id, ME)
     world.store.resume()
-    await wait_all_tasks_blocked()
+    await quiet()
     with pytest.raises(Refused):
         await world.workspace.session(world.session.id)
 
