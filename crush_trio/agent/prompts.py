@@ -68,6 +68,8 @@ def read_context_files(workspace: Path, names: Sequence[str]) -> tuple[ContextFi
 def _candidates(workspace: Path, root: Path, names: Sequence[str]) -> Iterator[Path]:
     """Regular files inside ``root`` that the names stand for, symlinks resolved."""
     for name in names:
+        if not os.path.lexists(os.path.join(workspace, name)):
+            continue  # most names, and resolving each would cost more than all the rest
         with suppress(*_PASSED_OVER):
             target = (workspace / name).resolve()
             if target.is_relative_to(root):
