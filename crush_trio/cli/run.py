@@ -37,6 +37,7 @@ class RunOptions(NamedTuple):
     quiet: bool
     verbose: bool
     color: bool
+    named: bool = False
 
 
 _positive = click.FloatRange(min=0, min_open=True)
@@ -122,6 +123,7 @@ def command(
         quiet=others["quiet"],
         verbose=others["verbose"],
         color=not no_color and "NO_COLOR" not in os.environ,
+        named=run_id is not None,
     )
     import trio
 

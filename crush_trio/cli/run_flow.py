@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import trio
@@ -17,8 +18,9 @@ from crush_trio.cli.render import failure_sentence
 from crush_trio.cli.result import error_object, result_line, start_line
 from crush_trio.cli.run import RunOptions
 from crush_trio.cli.run_watch import RunWatch
+from crush_trio.cli.session_flow import find_session
 from crush_trio.client.autostart import wait_gone
-from crush_trio.client.errors import BadUsage, Misconfigured, ServerRefused, Unreachable
+from crush_trio.client.errors import Misconfigured, ServerRefused, Unreachable
 from crush_trio.client.follow import Follow, Subscription, backoff, follow
 from crush_trio.client.shapes import JsonObject, child, number, required, text
 from crush_trio.limits import CANCEL_FOLLOW_S, CLIENT_CANCEL_REQUEST_S
@@ -55,6 +57,8 @@ class _Running:
         self._submitting = False
         self._started = False
         self._cancel_told = False
+        self._notices: list[str] = []
+        self._made_session: str | None = None
 
     async def go(self) -> int:
         try:
@@ -92,19 +96,19 @@ class _Running:
         if self.options.require_model:
             _check_model(workspace, self.options.body.get("model"))
         self._session = await self._choose_session(link, self._workspace)
+        self._notices = [note for note in workspace.get("notices", []) if type(note) is str]
 
     async def _choose_session(self, link: Link, workspace: str) -> str:
         wanted = self.options.session
-        if wanted is None:
-            made = await link.api.create_session(workspace, SESSION_TITLE)
-            return required(made, "id", "the session")
-        if wanted != "latest":
-            found = await link.api.session(workspace, wanted)
-            return required(found, "id", "the session")
-        known = await link.api.sessions(workspace)
-        if not known:
-            raise BadUsage(f"there is no session in {self.options.cwd} yet: leave -c out")
-        return required(known[0], "id", "the session")
+        if wanted is not None:
+            return required(await find_session(link, workspace, wanted), "id", "the session")
+        if self.options.named:
+            earlier = await _earlier(link, self.options.run_id)
+            if earlier is not None:  # the same command again: the same prompt in the same session
+                return required(earlier, "session_id", "the run")
+        made = await link.api.create_session(workspace, SESSION_TITLE)
+        self._made_session = required(made, "id", "the session")
+        return self._made_session
 
     def _subscription(self, link: Link) -> Subscription:
         workspace, session = self._workspace or "", self._session
@@ -128,10 +132,24 @@ class _Running:
         }
         self._submitting = True
         workspace = self._workspace or ""
-        self._receipt = await self._patiently(lambda: link.api.submit(workspace, body))
+        try:
+            self._receipt = await self._patiently(lambda: link.api.submit(workspace, body))
+        except ServerRefused:
+            await self._undo_session(link, workspace)
+            raise
+        if not self.options.quiet:
+            for notice in self._notices:
+                warn(notice)
         if self.interrupts.signum is not None:
             await self._ask_to_cancel()  # the first request may have come before the run
         await self._start_line()
+
+    async def _undo_session(self, link: Link, workspace: str) -> None:
+        """A refusal changes nothing (G14): the session made for the prompt goes again."""
+        if self._made_session is not None:
+            # If this fails too, the refusal is still what there is to tell.
+            with suppress(CrushError):
+                await link.api.delete_session(workspace, self._made_session)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """``call`` until it is answered, across a server that is just leaving or has died.
@@ -305,6 +323,16 @@ _ERROR_WORDS = {
     exit_codes.CONFIGURATION: "configuration",
     exit_codes.UNREACHABLE: "unreachable",
 }
+
+
+async def _earlier(link: Link, run_id: str) -> JsonObject | None:
+    """The run of that name, if there is one already."""
+    try:
+        return await link.api.run(run_id)
+    except ServerRefused as exc:
+        if exc.status != 404:
+            raise
+    return None
 
 
 def _check_model(workspace: JsonObject, wanted: str | None) -> None:

@@ -22,6 +22,7 @@ class RunWatch:
         self._ours = {run_id}
         self._records: dict[str, JsonObject] = {}
         self._endings: dict[str, JsonObject] = {}
+        self._cut: set[str] = set()
 
     @property
     def steered_into(self) -> str | None:
@@ -30,7 +31,12 @@ class RunWatch:
 
     @property
     def record(self) -> JsonObject | None:
-        """The record of the run that counts, once it has ended and both halves are known."""
+        """The record of the run that counts, once it has ended and both halves are known.
+
+        ``None`` as well if its terminal event came without the whole answer (contract 4).
+        """
+        if self.current in self._cut:
+            return None
         ending = self._endings.get(self.current)
         record = self._records.get(self.current)
         if ending is None or record is None:
@@ -48,6 +54,7 @@ class RunWatch:
         self._records[run_id] = record
         if record.get("state") == "finished":
             self._endings[run_id] = record
+            self._cut.discard(run_id)
             self._follow_steering()
 
     def take(self, frame: JsonObject) -> bool:
@@ -64,6 +71,8 @@ class RunWatch:
             self._records[run_id] = payload
         elif kind == "run_complete":
             self._endings[run_id] = payload
+            if "truncated" in frame:
+                self._cut.add(run_id)
             shown = not run_id or run_id in self._ours
             self._follow_steering()
             return shown

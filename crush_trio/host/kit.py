@@ -56,6 +56,13 @@ class Kit(Protocol):
         """
         ...
 
+    def describe(self, workspace: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The public configuration, and sentences its user should know; blocking.
+
+        A configuration that cannot be used is a sentence, and the defaults in its place.
+        """
+        ...
+
     def model(self, name: str | None, workspace: Path, *, local: bool) -> Model:
         """The model a prompt asks for, or the one that applies anyway (contract 9); blocking.
 

@@ -20,6 +20,7 @@ from crush_trio.protocol.requests import (
     PERMISSION_MODES,
     EditRequest,
     PromptRequest,
+    Snapshot,
 )
 from crush_trio.protocol.runs import Limits, RunComplete
 from crush_trio.protocol.sessions import Session
@@ -54,6 +55,7 @@ _ALWAYS: dict[type[Any], frozenset[str]] = {
     AgentEvent: frozenset({"type"}),
     MessageDelta: frozenset(attrs.fields_dict(MessageDelta)) - {"tool_call_id"},
     ToolOutput: frozenset(attrs.fields_dict(ToolOutput)) - {"run_id", "job_id"},
+    Snapshot: frozenset(attrs.fields_dict(Snapshot)) - {"session", "sessions", "messages"},
     Ping: frozenset(),
     Pong: frozenset(),
 }

@@ -7,6 +7,7 @@ from typing import Final
 STATUS: Final[dict[str, int]] = {
     "bad_request": 400,
     "bad_cursor": 400,
+    "config_invalid": 400,
     "bad_run_id": 400,
     "permission_mode_unavailable": 400,
     "prompt_empty": 400,

@@ -88,7 +88,11 @@ class ControlRequest:
 
 @attrs.frozen
 class WorkspaceInfo:
-    """A workspace as answered by the server (CW 13.1, 10.5)."""
+    """A workspace as answered by the server (CW 13.1, 10.5).
+
+    ``notices`` are sentences about its configuration: what is unknown, and what does not count
+    because the directory is not trusted, or why the configuration cannot be used at all.
+    """
 
     id: str
     path: str
@@ -99,6 +103,7 @@ class WorkspaceInfo:
     env: tuple[str, ...] = ()
     open: bool = True
     ignored: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 @attrs.frozen

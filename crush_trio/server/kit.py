@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -17,7 +18,7 @@ from crush_trio.config.paths import WORKSPACE_FILES, extra_config_path, user_con
 from crush_trio.config.public import public
 from crush_trio.host.kit import OnLive
 from crush_trio.models import registry
-from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.errors import ConfigError, Refused
 from crush_trio.protocol.runs import LeftProcess, ProcessReport
 from crush_trio.tools.catalogue import builtin_tools
 from crush_trio.tools.environment import tool_environment
@@ -25,6 +26,8 @@ from crush_trio.tools.permission import decide, parse_pattern
 from crush_trio.tools.processes import RunProcesses
 from crush_trio.tools.recorded import kill_recorded
 from crush_trio.tools.spill import SpillArea
+
+logger = logging.getLogger(__name__)
 
 _Fingerprint = tuple[tuple[int, int, int] | None, ...]
 
@@ -51,6 +54,14 @@ class Setup:
     def tool_config(self) -> Mapping[str, Any]:
         """See `host.kit.WorkspaceSetup`."""
         return self.config.tools
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is unknown, and what does not count (contract 7)."""
+        inert = (
+            f"{named} have no effect: this directory is not trusted." for named in self.config.inert
+        )
+        return (*self.config.warnings, *inert)
 
     def environment(self) -> dict[str, str]:
         """See `host.kit.WorkspaceSetup`."""
@@ -84,7 +95,17 @@ class ServerKit:
         config = load_config(workspace, environ=os.environ)
         setup = Setup(config, builtin_tools(config.data), self.data_dir)
         self._setups[workspace] = (fingerprint, setup)
+        for notice in setup.notices:  # here, so that each is named once until a file changes
+            logger.warning("%s: %s", workspace, notice)
         return setup
+
+    def describe(self, workspace: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """See `host.kit.Kit`; who only looks at workspaces is not kept out by a broken file."""
+        try:
+            setup = self.setup(workspace)
+        except ConfigError as exc:
+            return public(Config({}), data_directory=self.data_dir), (str(exc),)
+        return setup.public(), setup.notices
 
     def model(self, name: str | None, workspace: Path, *, local: bool) -> Model:
         """See `host.kit.Kit`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import logging.handlers
 import os
 import platform
 import signal
@@ -25,7 +24,7 @@ from crush_trio.protocol.ids import new_id
 from crush_trio.protocol.requests import VersionInfo
 from crush_trio.protocol.sockets import default_socket_path
 from crush_trio.protocol.version import PROTOCOL
-from crush_trio.server.edge.access_log import AccessLog
+from crush_trio.server.edge.access_log import AccessLog, PrivateRotatingFile
 from crush_trio.server.edge.app_base import EdgeApp, create_quart_app
 from crush_trio.server.edge.gate import Gate
 from crush_trio.server.edge.hypercorn_fixes import serve_http
@@ -222,7 +221,7 @@ async def _stop_when_idle(host: Host, idle_exit_s: float, stop: Stop) -> None:
 def _logging_to(data_dir: Path, *, verbose: bool) -> Iterator[None]:
     """Our log lines go to ``server.log`` in the data directory, and to stderr when verbose."""
     handlers: list[logging.Handler] = [
-        logging.handlers.RotatingFileHandler(
+        PrivateRotatingFile(
             data_dir / "server.log",
             maxBytes=limits.SERVER_LOG_BYTES,
             backupCount=limits.SERVER_LOG_FILES,

@@ -47,6 +47,15 @@ def answer(value: Any, status: int = 200) -> TrioResponse:
     return json_response(codec.encode(value), status)
 
 
+def answer_naming(ignored: tuple[str, ...], value: Any) -> TrioResponse:
+    """A value as `answer`, with the request's unknown keys named in ``ignored`` if there are any.
+
+    For answers whose shape has no place of its own for them.
+    """
+    named = codec.to_json(value)
+    return json_response(codec.encode({**named, "ignored": ignored} if ignored else named))
+
+
 def body_as(cls: type[T]) -> tuple[T, tuple[str, ...]]:
     """The request's body, and its keys that nobody knows.
 

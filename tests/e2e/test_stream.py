@@ -191,7 +191,7 @@ def test_a_shutdown_says_bye_and_closes_with_1001(server: Server, project: Path)
         ("kinds=weather", 400, "bad_request"),
         ("detail=all", 400, "bad_request"),
         ("colour=red", 400, "bad_request"),
-        ("session_id=nobody", 404, "session_not_found"),
+        ("session_id=nobody", 400, "bad_request"),
     ],
 )
 def test_a_bad_stream_request_is_refused_before_the_upgrade_with_json(

@@ -235,6 +235,10 @@ class FakeKit:
             raise self.setup_error
         return self
 
+    def describe(self, workspace: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Nothing to say."""
+        return {}, ()
+
     def model(self, name: str | None, workspace: Path, *, local: bool) -> Model:
         """The one model there is."""
         return self.fake

@@ -58,8 +58,8 @@ class JsonLines(logging.Formatter):
         return orjson.dumps({"time": time, **attrs.asdict(entry)}).decode()
 
 
-class _OwnFile(logging.handlers.RotatingFileHandler):
-    """A rotating file that is 0600 from the start, whatever the umask."""
+class PrivateRotatingFile(logging.handlers.RotatingFileHandler):
+    """A rotating log file that is 0600 from the start, whatever the umask, and never a link."""
 
     def _open(self) -> io.TextIOWrapper:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -71,7 +71,8 @@ class _OwnFile(logging.handlers.RotatingFileHandler):
         """Says once that lines are missing; a full disk must not stop the serving of requests."""
         if not self._failed:
             self._failed = True
-            logging.getLogger("crush_trio.http").exception("the access log cannot be written")
+            log = logging.getLogger("crush_trio.http")
+            log.exception("%s cannot be written", self.baseFilename)
 
     _failed = False
 
@@ -84,7 +85,7 @@ class AccessLog:
     """
 
     def __init__(self, path: Path) -> None:
-        self._handler = _OwnFile(
+        self._handler = PrivateRotatingFile(
             path, maxBytes=ACCESS_LOG_BYTES, backupCount=ACCESS_LOG_FILES, encoding="utf-8"
         )
         self._handler.setFormatter(JsonLines())

@@ -8,7 +8,14 @@ import orjson
 from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from crush_trio.protocol.errors import RETRYABLE, STATUS, DecodeError, Refused, StoreError
+from crush_trio.protocol.errors import (
+    RETRYABLE,
+    STATUS,
+    ConfigError,
+    DecodeError,
+    Refused,
+    StoreError,
+)
 
 _log = logging.getLogger("crush_trio.http")
 
@@ -57,6 +64,8 @@ def answer_error(error: Exception) -> TrioResponse:
         return error_response(error.code, error.message)
     if isinstance(error, DecodeError):
         return error_response("bad_request", str(error))
+    if isinstance(error, ConfigError):
+        return error_response("config_invalid", str(error))
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         code, message = _HTTP_ERRORS.get(error.code, ("bad_request", "The request is not valid."))
         response = error_response(code, message, error.code)

@@ -19,6 +19,7 @@ from crush_trio.server.edge.app_base import EdgeApp
 from crush_trio.server.services import (
     Services,
     answer,
+    answer_naming,
     body_as,
     by_caller,
     limit_argument,
@@ -33,23 +34,32 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     routes = Blueprint("runs", __name__)
     host, store = services.host, services.store
 
-    async def stored(run_id: str) -> RunRow:
+    async def stored(run_id: str, workspace_id: str | None = None) -> RunRow:
+        owner = None if workspace_id is None else host.row(workspace_id).id
         row = await store.run(RunId(run_id))
-        if row is None:
+        if row is None or owner not in (None, row.record.workspace_id):
             raise Refused("run_not_found", f"There is no run {run_id!r}.")
         return row
+
+    def opened(run_id: str, workspace_id: str | None) -> OpenRun | None:
+        owner = None if workspace_id is None else host.row(workspace_id).id
+        found = host.open_run(run_id)
+        if found is None or owner not in (None, found.row.record.workspace_id):
+            return None
+        return found
 
     async def session_of(open_run: OpenRun) -> Session:
         workspace = await host.open(open_run.row.record.workspace_id)
         return await workspace.session(open_run.session_id)
 
     @routes.get("/v1/runs/<run_id>")
-    async def show(run_id: str) -> ResponseReturnValue:
+    @routes.get(f"{BASE}/runs/<run_id>")
+    async def show(run_id: str, workspace_id: str | None = None) -> ResponseReturnValue:
         wait_s = _wait_argument()
-        open_run = host.open_run(run_id)
+        open_run = opened(run_id, workspace_id)
         if open_run is not None and wait_s:
             await _wait_for_end(open_run, wait_s, services.stopping)
-        return answer((await stored(run_id)).record)
+        return answer((await stored(run_id, workspace_id)).record)
 
     @routes.get("/v1/runs")
     async def listing() -> ResponseReturnValue:
@@ -61,10 +71,10 @@ def add_routes(app: EdgeApp, services: Services) -> None:
 
     @routes.post("/v1/runs/<run_id>/cancel")
     @routes.post(f"{BASE}/runs/<run_id>/cancel")
-    async def cancel(run_id: str, workspace_id: str = "") -> ResponseReturnValue:
-        open_run = host.open_run(run_id)
+    async def cancel(run_id: str, workspace_id: str | None = None) -> ResponseReturnValue:
+        open_run = opened(run_id, workspace_id)
         if open_run is None:
-            record = (await stored(run_id)).record
+            record = (await stored(run_id, workspace_id)).record
             return answer(CancelReceipt(record.accept_seq, too_late=(record.id,)))
         session = await session_of(open_run)
         ticket = session.cancel(by_caller("user"), open_run.id)
@@ -72,32 +82,32 @@ def add_routes(app: EdgeApp, services: Services) -> None:
 
     @routes.patch("/v1/runs/<run_id>")
     @routes.patch(f"{BASE}/runs/<run_id>")
-    async def edit(run_id: str, workspace_id: str = "") -> ResponseReturnValue:
-        body, _ = body_as(EditRequest)
+    async def edit(run_id: str, workspace_id: str | None = None) -> ResponseReturnValue:
+        body, ignored = body_as(EditRequest)
         if body.prompt is None and body.position is None:
             raise Refused("bad_request", "Name a new `prompt` or a new `position`.")
         if body.prompt is not None and not body.prompt.strip():
             raise Refused("prompt_empty", "The prompt is empty.")
         if body.position is not None and body.position < 0:
             raise Refused("bad_request", "`position` counts from 0, the next run to start.")
-        session = await session_of(await _queued(run_id))
+        session = await session_of(await queued_run(run_id, workspace_id))
         changed = await session.edit(RunId(run_id), body.prompt, body.position).wait()
-        return answer(changed.value.record)
+        return answer_naming(ignored, changed.value.record)
 
     @routes.delete("/v1/runs/<run_id>")
     @routes.delete(f"{BASE}/runs/<run_id>")
-    async def drop(run_id: str, workspace_id: str = "") -> ResponseReturnValue:
-        open_run = await _queued(run_id)
+    async def drop(run_id: str, workspace_id: str | None = None) -> ResponseReturnValue:
+        open_run = await queued_run(run_id, workspace_id)
         session = await session_of(open_run)
         if open_run.run not in session.queue.waiting():
             raise Refused("run_not_queued", "The run is not waiting any more; cancel it instead.")
         ticket = session.cancel(by_caller("drop"), open_run.id)
         return answer((await ticket.wait()).value)
 
-    async def _queued(run_id: str) -> OpenRun:
-        open_run = host.open_run(run_id)
+    async def queued_run(run_id: str, workspace_id: str | None) -> OpenRun:
+        open_run = opened(run_id, workspace_id)
         if open_run is None:
-            await stored(run_id)
+            await stored(run_id, workspace_id)
             raise Refused("run_not_queued", "The run has ended; nothing was changed.")
         return open_run
 
@@ -177,6 +187,8 @@ async def _list(services: Services, workspace_id: str | None) -> tuple[RunRecord
         raise Refused("bad_request", f"`state` must be one of {', '.join(RunState)}.")
     session_id = request.args.get("session_id")
     before = request.args.get("before")
+    if before and await services.store.run(RunId(before)) is None:
+        raise Refused("bad_request", "`before` must be the id of a run, the last one of a list.")
     return await services.store.runs(
         workspace_id=services.host.row(workspace_id).id if workspace_id else None,
         session_id=SessionId(session_id) if session_id else None,

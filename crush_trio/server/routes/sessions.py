@@ -20,6 +20,7 @@ from crush_trio.server.edge.app_base import EdgeApp
 from crush_trio.server.services import (
     Services,
     answer,
+    answer_naming,
     body_as,
     busy_sessions,
     by_caller,
@@ -61,10 +62,10 @@ def add_routes(app: EdgeApp, services: Services) -> None:
 
     @routes.post(f"{BASE}/sessions")
     async def create(workspace_id: str) -> ResponseReturnValue:
-        body, _ = body_as(CreateSession)
+        body, ignored = body_as(CreateSession)
         workspace = await host.open(workspace_id)
         with host.using(workspace):
-            return answer(await workspace.create_session(body.title))
+            return answer_naming(ignored, await workspace.create_session(body.title))
 
     @routes.get(f"{BASE}/sessions/<session_id>")
     @routes.get(f"{BASE}/agent/sessions/<session_id>")

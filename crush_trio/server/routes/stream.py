@@ -93,11 +93,25 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         workspace = await services.host.open(workspace_id)
         session_id = wanted.selection.session_id
         if session_id is not None:
-            await workspace.session(session_id)
+            await _check_session(workspace, session_id)
         with services.host.subscribing(workspace, wanted.client_id):
             await _serve(services, workspace, wanted)
 
     app.register_blueprint(routes)
+
+
+async def _check_session(workspace: Workspace, session_id: SessionId) -> None:
+    """A filter that selects nothing is a mistake.
+
+    It is no 404, which tells a client that its workspace is gone (CW 2.1).
+
+    Raises:
+        Refused: ``bad_request``.
+    """
+    try:
+        await workspace.session(session_id)
+    except Refused as refused:
+        raise Refused("bad_request", f"`session_id`: {refused.message}") from refused
 
 
 async def _serve(services: Services, workspace: Workspace, wanted: StreamRequest) -> None:

@@ -28,10 +28,12 @@ def add_routes(app: EdgeApp, services: Services) -> None:
 
     def info(row: WorkspaceRow, workspace: Workspace | None) -> WorkspaceInfo:
         """Blocking: reads the configuration of the directory."""
+        config, notices = services.kit.describe(Path(row.path))
         return WorkspaceInfo(
             id=row.id,
             path=row.path,
-            config=services.kit.setup(Path(row.path)).public(),
+            config=config,
+            notices=notices,
             version=services.version.version,
             yolo=workspace is not None and workspace.default_mode == "allow",
             data_dir=str(services.options.data_dir),
