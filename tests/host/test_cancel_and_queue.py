@@ -292,13 +292,13 @@ async def test_reject_and_a_full_queue_change_nothing(
     world.submit("hang")
     await quiet()
     runs = [world.submit("wait"), world.submit("wait")]
+    await quiet()
     before = await world.events()
     for policy, code in [("reject", "session_busy"), ("enqueue", "queue_full")]:
         with pytest.raises(Refused) as refused:
             world.submit("more", policy)
         assert refused.value.code == code
-    await runs[1].accepted.wait()
-    assert len(await world.events()) == len(before) + 2
+    assert await world.events() == before
     assert world.workspace.last_accept == 3
     world.session.cancel(ME)
     await world.ended(*runs)
@@ -517,3 +517,24 @@ async def test_random_lives_keep_every_promise(clock: MockClock, world: World, s
     states = {record.state for record in await world.all_runs()}
     assert states <= {RunState.FINISHED}
     assert not world.workspace.has_open_runs()
+
+
+async def test_folded_prompts_end_even_if_the_step_cannot_be_written(
+    clock: MockClock, world: World
+) -> None:
+    """G1, G7: the fold's commit also held what the store cannot write."""
+
+    async def poison(context: ToolContext) -> ToolResult:
+        run = world.submit("look left", "steer")
+        await run.accepted.wait()
+        return ToolResult("", data="\ud800")
+
+    world.kit.tools = (FakeTool("poison", poison),)
+    world.kit.fake.acts["go"] = ask_for("poison")
+    first = world.submit("go")
+    (one,) = await world.ended(first)
+    await world.all_ended()
+    two = await world.record("r2")
+    assert (one.outcome, two.outcome) == (Outcome.FAILED, Outcome.STEERED)
+    assert two.steered_into == one.id
+    assert "look left" in [m.text() for m in await world.messages()]

@@ -15,7 +15,7 @@ from tests.host.world import ME, World, payload, quiet
 
 
 async def test_a_run_completes_and_says_so_last(clock: MockClock, world: World) -> None:
-    """G1: the record, the transcript and the last event tell the same."""
+    """G1, R56: the record, the transcript and the last event tell the same."""
     run = world.submit("hello there")
     receipt = (await run.accepted.wait()).value.receipt
     assert (receipt.disposition, receipt.position) == ("started", 0)
