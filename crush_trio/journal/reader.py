@@ -181,10 +181,8 @@ class JournalReader:
 
     def _collect_page(self, batch: _Batch) -> bool:
         """Take events read from the store; whether the replay is over."""
-        while self._page and batch.has_room(self._page[0]):
-            entry = self._page.popleft()
-            batch.add(entry)
-            self._advance(entry)
+        while self._page and batch.offer(self._page[0]):
+            self._advance(self._page.popleft())
         if self._page:
             return False
         if self._replay_upto is None:
@@ -196,15 +194,15 @@ class JournalReader:
         return True
 
     def _collect_ring(self, batch: _Batch) -> bool:
-        """Take what the ring has; whether its end was reached."""
-        while self._position < self._feed.end:
-            entry = self._feed.at(self._position)
-            if self._passes(entry):
-                if not batch.has_room(entry):
-                    return False
-                batch.add(entry)
-            self._advance(entry)
+        """Take what the ring has; whether its end was reached. Runs per object and subscriber."""
+        feed, passes, offer = self._feed, self._passes, batch.offer
+        while self._position < feed.end:
+            entry = feed.at(self._position)
+            if passes(entry) and not offer(entry):
+                return False
             self._position += 1
+            if entry.seq is not None:
+                self._advance(entry)
         return True
 
     def _passes(self, entry: FeedEntry) -> bool:
@@ -263,23 +261,23 @@ class _Batch:
 
     def __init__(self) -> None:
         self.entries: list[FeedEntry] = []
-        self._size = 2  # the brackets
+        self._size = 2  # the brackets; an object counts with its comma
 
-    def has_room(self, entry: FeedEntry) -> bool:
-        """Whether the object fits; a first one always does."""
-        return not self.entries or self._size + len(entry.data) < limits.FRAME_JOIN_BYTES
+    def offer(self, entry: FeedEntry) -> bool:
+        """Put an object in if it fits; a first one always does."""
+        size = self._size + len(entry.data)
+        if size >= limits.FRAME_JOIN_BYTES and self.entries:
+            return False
+        self.entries.append(entry)
+        self._size = size + 1
+        return True
 
     def is_full(self) -> bool:
         """Whether nothing more fits."""
         return self._size >= limits.FRAME_JOIN_BYTES
 
-    def add(self, entry: FeedEntry) -> None:
-        """Put an object in, and its comma."""
-        self.entries.append(entry)
-        self._size += len(entry.data) + 1
-
     def take_from(self, waiting: deque[FeedEntry]) -> bool:
         """Move objects over as long as they fit; whether all did."""
-        while waiting and self.has_room(waiting[0]):
-            self.add(waiting.popleft())
+        while waiting and self.offer(waiting[0]):
+            waiting.popleft()
         return not waiting
