@@ -16,7 +16,7 @@ import math
 import os
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +134,10 @@ def _edge_app(hub: Hub, nursery: trio.Nursery, directory: Path) -> Any:
     async def send_joined(receive: trio.MemoryReceiveChannel[bytes]) -> None:
         async for data in receive:
             batch, size = [data], len(data)
-            while size < JOIN_BYTES and receive.statistics().current_buffer_used:
-                batch.append(receive.receive_nowait())
-                size += len(batch[-1])
+            with suppress(trio.WouldBlock):
+                while size < JOIN_BYTES:
+                    batch.append(receive.receive_nowait())
+                    size += len(batch[-1])
             await websocket.send((b"[%b]" % b",".join(batch)).decode())
 
     return app
