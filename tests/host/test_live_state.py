@@ -101,7 +101,7 @@ async def test_two_sessions_may_show_calls_of_one_name(clock: MockClock, world: 
     await quiet()
     with JournalReader(world.store, world.workspace.feed, cursor=None) as reader:
         shown = [f for f in await frames(reader) if f["type"] == "tool_output"]
-    assert [(f["run_id"], f["offset"], f["text"]) for f in shown] == [
+    assert sorted((f["run_id"], f["offset"], f["text"]) for f in shown) == [
         ("r1", 0, "hello there"),
         ("r2", 0, "hello there"),
     ]
