@@ -49,6 +49,7 @@ FRAME_JOIN_BYTES = 64 * 1024  # events joined into one websocket frame (contract
 FRAME_OUT_BYTES = 512 * 1024  # longer strings are cut and named in `truncated` (contract 4)
 FRAME_IN_BYTES = 64 * 1024  # a larger frame from a client closes its socket (contract 4)
 SNAPSHOT_INTERVAL_S = 0.033  # detail=snapshot: present state at most this often (contract 4)
+DELTA_CHARS = 64 * 1024  # of text in one transient frame; more is split (at most 6 bytes each)
 PING_INTERVAL_S = 20.0  # the server's application ping (contract 4)
 PEER_SILENT_S = 60.0  # a peer that ever pinged is closed with 4408 after this (contract 4)
 SEND_BLOCKED_S = 10.0  # a blocked send closes the connection (contract 4)
@@ -180,3 +181,6 @@ SERVER_LOG_BYTES = 8 * 1024 * 1024  # server.log is rotated at this size
 SERVER_LOG_FILES = 3  # rotated files kept
 DISCONNECT_GRACE_S = 3.0  # on_disconnect=cancel: a client may come back within this
 HOLD_S = 3600.0  # a client that created a workspace and vanished holds it open this long at most
+
+# --- interpreter --------------------------------------------------------------------------
+GC_THRESHOLDS = (20_000, 50, 1_000)  # allocations, then generations, before garbage is looked for

@@ -51,6 +51,7 @@ _count = click.IntRange(min=1)
 @click.option("--fork", is_flag=True, help="Go on in a copy of the session.")
 @click.option("-m", "--model", metavar="PROVIDER/MODEL", help="The model; script/FILE plays one.")
 @click.option("--require-model", is_flag=True, help="Fail without a real language model.")
+@click.option("--record", metavar="FILE", help="Write what the model says as a script.")
 @click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Attach a file.")
 @click.option("--if-busy", type=click.Choice(IF_BUSY), help="With a busy session [enqueue].")
 @click.option("--run-id", metavar="ID", help="Name of the run; the same again starts nothing.")
@@ -188,6 +189,7 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         "allow_tools": list(given["allow_tool"]),
         "deny_tools": list(given["deny_tool"]),
         "on_disconnect": given["on_disconnect"],
+        "record": os.path.abspath(given["record"]) if given["record"] is not None else None,
         # Whose loss counts: the stream is opened under the same name.
         "client_id": str(uuid.uuid4()) if given["on_disconnect"] == "cancel" else None,
         "attachments": _attachments(given["files"]),

@@ -25,13 +25,14 @@ class Settings:
     """What a prompt asked for by name; ``None`` means: whatever applies anyway.
 
     ``patterns`` are its own permission patterns (allow, deny): folded into a run with others, it
-    would lose what it refused.
+    would lose what it refused. ``record`` is a file: folded, the prompt would not be in it.
     """
 
     model: str | None = None
     limits: Limits | None = None
     permission_mode: str | None = None
     patterns: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    record: str | None = None
 
     def fits(self, running: Settings) -> bool:
         """Whether a prompt with these settings may be folded into a run with ``running``'s."""
@@ -42,6 +43,7 @@ class Settings:
                 (self.limits, running.limits),
                 (self.permission_mode, running.permission_mode),
                 (self.patterns, running.patterns),
+                (self.record, running.record),
             )
         )
 

@@ -121,7 +121,10 @@ class Driver:
     def _read_setup(self) -> tuple[WorkspaceSetup, Model, str]:
         setup = self.kit.setup(self.workspace_path)
         # Whether this client may name a script was decided when the prompt was accepted.
-        model = self.kit.model(self.open_run.row.request.model, self.workspace_path, local=True)
+        request = self.open_run.row.request
+        model = self.kit.model(request.model, self.workspace_path, local=True)
+        if request.record is not None:
+            model = self.kit.recording(model, request.record)
         system = prompts.system_prompt(
             self.workspace_path,
             is_git=(self.workspace_path / ".git").exists(),

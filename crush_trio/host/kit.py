@@ -74,6 +74,22 @@ class Kit(Protocol):
         """
         ...
 
+    def check_record(self, path: str, *, local: bool) -> None:
+        """Whether a prompt may have its model recorded to ``path``; blocking.
+
+        Raises:
+            Refused: ``model_not_allowed`` or ``record_file``.
+        """
+        ...
+
+    def recording(self, model: Model, path: str) -> Model:
+        """``model``, writing what it streams to ``path`` as a script; blocking.
+
+        Raises:
+            Refused: ``record_file``: the file exists by now, or cannot be made.
+        """
+        ...
+
     def models(self) -> tuple[ModelInfo, ...]:
         """Every model that can be named."""
         ...

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import orjson
 
+from crush_trio import limits
 from crush_trio.agent import transcript
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import StreamReset, ToolResult
@@ -220,6 +221,10 @@ class RunJournal:
         """Show a piece of the live message; written by hand because it runs per token."""
         if self.live is None:
             return
+        if len(text) > limits.DELTA_CHARS:
+            for at, piece in _pieces(text):
+                self.show_delta(index, part, offset + at, piece, tool_call_id)
+            return
         message_id = self.live.base.id
         delta: dict[str, Any] = {
             "type": "message_delta",
@@ -287,6 +292,15 @@ def progress_fields(progress: Progress) -> dict[str, Any]:
     }
 
 
+def _pieces(text: str) -> list[tuple[int, str]]:
+    """Parts of ``text`` that each fit into one frame however they are escaped, with their offsets.
+
+    What is transient is never cut: it has no other place where a client could read the rest.
+    """
+    step = limits.DELTA_CHARS
+    return [(at, text[at : at + step]) for at in range(0, len(text), step)]
+
+
 def _run_all(tx: Transaction, staged: Sequence[Commit[None]]) -> None:
     for commit in staged:
         commit(tx)
@@ -318,7 +332,8 @@ class LiveOutput:
         offset = self._lengths.get(stream, 0)
         self._shown.setdefault(stream, []).append(text)
         self._lengths[stream] = offset + len(text)
-        self.feed.transient(self._entry(stream, offset, text))
+        for at, piece in _pieces(text):
+            self.feed.transient(self._entry(stream, offset + at, piece))
 
     def close(self) -> None:
         """The call has ended; its result follows. What still comes is not shown."""
@@ -330,7 +345,11 @@ class LiveOutput:
         return MessageId(f"call:{self.run_id}:{self.tool_call_id}")
 
     def _present(self) -> Sequence[FeedEntry]:
-        return [self._entry(stream, 0, "".join(pieces)) for stream, pieces in self._shown.items()]
+        return [
+            self._entry(stream, at, piece)
+            for stream, shown in self._shown.items()
+            for at, piece in _pieces("".join(shown))
+        ]
 
     def _entry(self, stream: str, offset: int, text: str) -> FeedEntry:
         data = orjson.dumps(

@@ -75,10 +75,8 @@ class Session:
         disposition = (
             "started" if not accepted.position else "steered" if accepted.steered else "queued"
         )
-        row = attrs.evolve(
-            row,
-            receipt=attrs.evolve(row.receipt, disposition=disposition, position=accepted.position),
-        )
+        receipt = attrs.evolve(row.receipt, disposition=disposition, position=accepted.position)
+        row = attrs.evolve(row, receipt=receipt)
         commit = self._accept_commit(row, accepted.interrupted, by)
         open_run = OpenRun(run, row, self.home.store.commit_nowait(self.home.id, commit))
         self._open[run.id] = open_run
@@ -390,16 +388,12 @@ class Session:
 
 def _decision_state(row: RunRow, if_busy: str) -> Run:
     request = row.request
-    return Run(
-        row.record.id,
-        row.record.accept_seq,
-        steer=if_busy == "steer",
-        settings=Settings(
-            request.model,
-            request.limits,
-            request.permission_mode,
-            (request.allow_tools, request.deny_tools)
-            if request.allow_tools or request.deny_tools
-            else None,
-        ),
+    patterns = (request.allow_tools, request.deny_tools)
+    settings = Settings(
+        request.model,
+        request.limits,
+        request.permission_mode,
+        patterns if any(patterns) else None,
+        request.record,
     )
+    return Run(row.record.id, row.record.accept_seq, steer=if_busy == "steer", settings=settings)

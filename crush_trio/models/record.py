@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -24,6 +25,21 @@ from crush_trio.models.recorded_step import RecordedStep
 from crush_trio.protocol.errors import Refused
 
 
+def check_record_file(path: Path) -> None:
+    """What can be told of a `RecordingModel`'s file before it is made, so that it can be refused.
+
+    Raises:
+        Refused: ``record_file``: it is relative, exists, or has no directory one may write to.
+    """
+    if not path.is_absolute():
+        raise Refused("record_file", f"--record {path} must be an absolute path")
+    if os.path.lexists(path):
+        raise Refused("record_file", f"--record {path} exists already: name a file that does not")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        reason = os.strerror(errno.EACCES if path.parent.is_dir() else errno.ENOENT)
+        raise Refused("record_file", f"--record {path} cannot be created: {reason}")
+
+
 class RecordingModel:
     """Streams what ``model`` streams and keeps a script file of it up to date.
 
@@ -43,8 +59,7 @@ class RecordingModel:
         self._model = model
         self._path = path
         self._steps: list[RecordedStep] = []
-        if not path.is_absolute():
-            raise Refused("record_file", f"--record {path} must be an absolute path")
+        check_record_file(path)
         try:
             with path.open("xb") as file:  # "x" claims the name: nothing is ever overwritten
                 file.write(self._script())

@@ -32,6 +32,7 @@ class PromptRequest:
 
     ``if_busy`` defaults to enqueue with a ``run_id`` and to steer without one. ``model`` is
     ``provider/model``. ``allow_tools`` and ``deny_tools`` are permission patterns (contract 7).
+    ``record`` is the absolute path of a script file to be written, which must not exist.
     """
 
     session_id: str = ""
@@ -46,6 +47,7 @@ class PromptRequest:
     deny_tools: tuple[str, ...] = ()
     client_id: str | None = None
     on_disconnect: str | None = None
+    record: str | None = None
 
 
 @attrs.frozen

@@ -18,6 +18,7 @@ from crush_trio.config.paths import WORKSPACE_FILES, extra_config_path, user_con
 from crush_trio.config.public import public
 from crush_trio.host.kit import OnLive
 from crush_trio.models import registry
+from crush_trio.models.record import RecordingModel, check_record_file
 from crush_trio.protocol.errors import ConfigError, Refused
 from crush_trio.protocol.runs import LeftProcess, ProcessReport
 from crush_trio.tools.catalogue import builtin_tools
@@ -115,6 +116,20 @@ class ServerKit:
             if name is None:
                 _refuse_half_configured(config)
         return registry.resolve(name, allow_script=local)
+
+    def check_record(self, path: str, *, local: bool) -> None:
+        """See `host.kit.Kit`; who may have files read may have them written (contract 9)."""
+        if not local:
+            raise Refused(
+                "model_not_allowed",
+                "recordings are written on the local unix socket only, unless the server was "
+                "started with --allow-script-models",
+            )
+        check_record_file(Path(path))
+
+    def recording(self, model: Model, path: str) -> Model:
+        """See `host.kit.Kit`."""
+        return RecordingModel(model, Path(path))
 
     def models(self) -> tuple[ModelInfo, ...]:
         """See `host.kit.Kit`."""

@@ -399,4 +399,4 @@ def test_a_log_that_cannot_be_written_says_so_once_and_stops_nothing(
     for number in range(20):
         log.write(Access("unix", "local", "GET", "/v1/x", 200, f"run-{number}", 1.0))
     log.close()
-    assert caplog.text.count("the access log cannot be written") == 1
+    assert caplog.text.count("access.log cannot be written") == 1

@@ -56,6 +56,8 @@ async def _accept(
     session = await workspace.session(SessionId(request.session_id))
     local = current_call().peer.is_unix or services.options.allow_script_models
     model = services.kit.model(request.model, workspace.path, local=local)
+    if request.record is not None:
+        services.kit.check_record(request.record, local=local)
     # Two requests with one id may have come this far together: `open_run` is looked at again
     # with no await before the acceptance.
     twin = services.host.open_run(request.run_id) if request.run_id else None
@@ -113,8 +115,12 @@ def _same(row: RunRow, digest: str) -> Receipt:
 
 
 def digest_of(workspace_id: str, request: PromptRequest) -> str:
-    """What two requests must share to be the same: the workspace and every known key."""
-    raw = codec.encode([workspace_id, codec.to_json(request)])
+    """What two requests must share to be the same: the workspace and every known key.
+
+    A key that a later version adds changes no digest of an earlier one.
+    """
+    said = {key: value for key, value in codec.to_json(request).items() if value is not None}
+    raw = codec.encode([workspace_id, said])
     return hashlib.sha256(raw).hexdigest()
 
 
