@@ -538,3 +538,37 @@ async def test_folded_prompts_end_even_if_the_step_cannot_be_written(
     assert (one.outcome, two.outcome) == (Outcome.FAILED, Outcome.STEERED)
     assert two.steered_into == one.id
     assert "look left" in [m.text() for m in await world.messages()]
+
+
+async def test_a_deletion_waits_for_endings_that_a_full_disk_has_delayed(
+    clock: MockClock, world: World
+) -> None:
+    """G1: nothing of a run is written after its session is gone."""
+    world.kit.fake.acts["hang"] = fakes.hang
+    running, waiting = world.submit("hang"), world.submit("wait")
+    await quiet()
+    world.store.fail_next(NO_ROOM)
+    world.session.cancel(ME, waiting.id)
+    await quiet()
+    assert not waiting.ended.is_set()
+    await world.workspace.delete_session(world.session.id, ME)
+    one, two = await world.ended(running, waiting)
+    assert (one.outcome, two.outcome) == (Outcome.CANCELLED, Outcome.CANCELLED)
+    assert one.deleted
+    assert two.deleted
+
+
+async def test_a_run_that_is_marked_before_it_has_a_scope_asks_nothing(
+    clock: MockClock, world: World
+) -> None:
+    """G4: the entry check."""
+    world.store.pause()
+    run = world.submit("hello")
+    run.run.mark = ME
+    with trio.fail_after(1):
+        end = await world.session._driver(run).drive()
+    assert end.outcome is Outcome.CANCELLED
+    assert not world.kit.fake.requests
+    run.run.mark = None
+    world.store.resume()
+    await world.ended(run)

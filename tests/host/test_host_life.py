@@ -8,6 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from crush_trio import limits
+from crush_trio.agent.ports import Emit, ModelRequest, StepEnd
 from crush_trio.host.host import HostOptions
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import Refused, StoreError
@@ -249,3 +251,40 @@ async def test_the_idle_time_can_be_chosen(clock: MockClock, tmp_path: Path) -> 
         await world.start()
         await trio.sleep(4)
         assert world.host.workspaces() == ()
+
+
+async def test_a_run_that_resists_the_stop_still_gets_its_ending(
+    clock: MockClock, tmp_path: Path
+) -> None:
+    """G1, G11: the drain task is shielded; what bounds it is the watchdog of the process."""
+
+    async def resists(request: ModelRequest, emit: Emit) -> StepEnd:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(limits.SHUTDOWN_RUNS_S + 3)
+        await trio.sleep_forever()
+        raise AssertionError
+
+    world = World(tmp_path)
+    async with world.opened():
+        await world.start()
+        world.kit.fake.acts["go"] = resists
+        run = world.submit("go")
+        await world.kit.fake.asked.wait()
+    assert (await world.record(run.id)).outcome is Outcome.CANCELLED
+
+
+async def test_a_run_whose_acceptance_is_on_its_way_when_the_server_stops_is_not_begun(
+    clock: MockClock, tmp_path: Path
+) -> None:
+    """G2, G11: it was promised, and it is still queued."""
+    world = World(tmp_path)
+    async with world.opened():
+        await world.start()
+        world.store.pause()
+        run = world.submit("hello")
+        await quiet()
+        world.host.stop()
+        world.store.resume()
+        await run.accepted.wait()
+    assert (await world.record(run.id)).state is RunState.QUEUED
+    assert not world.kit.fake.requests
