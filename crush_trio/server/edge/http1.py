@@ -78,9 +78,20 @@ class Http1(H11Protocol):
             return True
         return self.connection.their_state in (h11.SEND_BODY, h11.ERROR)
 
-    @property
-    def _has_answered(self) -> bool:
-        return self.connection.our_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+    _cut_off = False
+
+    def _is_too_late(self, event: Event) -> bool:
+        """Whether the handler was cut off and this is the 500 Hypercorn answers in its place.
+
+        Nothing may follow the head of an answer but its own body, and nothing at all its end.
+        """
+        if isinstance(event, Response) and self.connection.our_state is h11.SEND_BODY:
+            self._cut_off = True
+        return self._cut_off or self.connection.our_state in (
+            h11.DONE,
+            h11.MUST_CLOSE,
+            h11.CLOSED,
+        )
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Never leaves HTTP/1.1; Hypercorn would start HTTP/2 here."""
@@ -97,6 +108,7 @@ class Http1(H11Protocol):
                 return await self._refuse(400)
             kind = PlainWebsocket
             self.connection = H11WSConnection(cast("h11.Connection", self.connection))
+        self._cut_off = False
         self.stream = kind(
             self.app,
             self.config,
@@ -126,8 +138,8 @@ class Http1(H11Protocol):
 
         It is the last one if the body was not read before it, or if the server is ending.
         """
-        if isinstance(event, (Response, Body, EndBody)) and self._has_answered:
-            return  # a handler cut off at its last byte: Hypercorn would answer 500 after that
+        if isinstance(event, (Response, Body, EndBody)) and self._is_too_late(event):
+            return
         last = self.owes_a_reading or self.context.terminated.is_set()
         if isinstance(event, Response) and event.status_code >= 200 and last:
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
