@@ -548,7 +548,9 @@ async def test_a_deletion_waits_for_endings_that_a_full_disk_has_delayed(
     running, waiting = world.submit("hang"), world.submit("wait")
     await quiet()
     world.store.fail_next(NO_ROOM)
-    world.session.cancel(ME, waiting.id)
+    with pytest.raises(StoreError):
+        await world.session.cancel(ME, waiting.id).wait()
+    world.store.fail_next(NO_ROOM)  # the first attempt to write it again
     await quiet()
     assert not waiting.ended.is_set()
     await world.workspace.delete_session(world.session.id, ME)
