@@ -36,7 +36,7 @@ class HostOptions:
 
 @attrs.define(eq=False)
 class Opening:
-    """A workspace that is being opened; ``failure`` says why that did not work."""
+    """A workspace that is being opened or ended; ``failure`` says why that did not work."""
 
     done: trio.Event = attrs.field(factory=trio.Event)
     failure: StoreError | None = None
@@ -58,6 +58,7 @@ class Host:
     _open: dict[WorkspaceId, Workspace] = attrs.field(factory=dict, init=False)
     _closing: dict[WorkspaceId, trio.Event] = attrs.field(factory=dict, init=False)
     _opening: dict[WorkspaceId, Opening] = attrs.field(factory=dict, init=False)
+    _ending: dict[WorkspaceId, Opening] = attrs.field(factory=dict, init=False)
     _subscribed: int = attrs.field(default=0, init=False)
     _subscribed_changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _naming: trio.Lock = attrs.field(factory=trio.Lock, init=False)
@@ -189,6 +190,41 @@ class Host:
             self._closing[workspace.id] = trio.Event()
             workspace.stop(SHUTDOWN)
             workspace.close_requested.set()
+
+    async def end(self, workspace_id: str, by: CancelledBy) -> None:
+        """Close a workspace for good: its runs, waiting ones too, end cancelled (G1).
+
+        The work belongs to the host: a caller that goes away only stops waiting for it.
+        Meanwhile new prompts are refused with ``workspace_closing``.
+
+        Raises:
+            Refused: ``workspace_not_found``.
+            StoreError: The endings could not be made durable; it stays open.
+        """
+        row = self.row(workspace_id)
+        workspace = self._open.get(row.id)
+        if workspace is None:
+            if row.id in self._closing:
+                await self._closing[row.id].wait()
+            return
+        ending = self._ending.get(row.id)
+        if ending is None:
+            ending = self._ending[row.id] = Opening()
+            self.nursery.start_soon(self._end, workspace, ending, by)
+        await ending.done.wait()
+        if ending.failure is not None:
+            raise StoreError(ending.failure.code, ending.failure.message)
+
+    async def _end(self, workspace: Workspace, ending: Opening, by: CancelledBy) -> None:
+        try:
+            await workspace.end_runs(by)
+            self.close(workspace)
+            await workspace.closed.wait()
+        except StoreError as exc:
+            ending.failure = exc
+        finally:
+            del self._ending[workspace.id]
+            ending.done.set()
 
     async def purge(self, workspace_id: str) -> None:
         """Close a workspace and delete everything of it, its events too.

@@ -210,9 +210,8 @@ class Workspace:
         try:
             for session in doomed:
                 session.close(by)
-            for session in doomed:
-                for open_run in session.unfinished():
-                    await open_run.ended.wait()
+            for open_run in [each for session in doomed for each in session.unfinished()]:
+                await open_run.ended.wait()
             await self._remove(tuple(session.id for session in doomed))
         except StoreError:
             for session in doomed:
@@ -329,6 +328,22 @@ class Workspace:
         ]
 
     # --- closing --------------------------------------------------------------------------
+
+    async def end_runs(self, by: CancelledBy) -> None:
+        """Refuse new prompts, cancel every open run, and wait until their endings are durable.
+
+        Raises:
+            StoreError: It could not be made durable; prompts are taken again.
+        """
+        self.closing = True
+        try:
+            for session in self.open_sessions():
+                session.cancel(by)
+        except StoreError:
+            self.closing = False
+            raise
+        for open_run in [each for session in self.open_sessions() for each in session.unfinished()]:
+            await open_run.ended.wait()
 
     def stop(self, by: CancelledBy) -> None:
         """Begin no more runs and interrupt the running ones. Idempotent, never waits."""

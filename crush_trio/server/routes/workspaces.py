@@ -17,7 +17,7 @@ from crush_trio.protocol.requests import CreateWorkspace, Snapshot, WorkspaceInf
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
 from crush_trio.server.edge.call import current_call
-from crush_trio.server.services import Services, answer, body_as, busy_sessions
+from crush_trio.server.services import Services, answer, body_as, busy_sessions, by_caller
 from crush_trio.store.contract import WorkspaceRow
 
 
@@ -84,12 +84,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
 
     @routes.post("/v1/workspaces/<workspace_id>/close")
     async def close(workspace_id: str) -> ResponseReturnValue:
-        workspace = host.find_open(host.row(workspace_id).id)
-        if workspace is not None:
-            if workspace.has_open_runs():
-                raise Refused("open_runs", "Runs are open in this workspace; cancel them first.")
-            host.close(workspace)
-            await workspace.closed.wait()
+        await host.end(workspace_id, by_caller("workspace"))
         return empty_response()
 
     @routes.get("/v1/workspaces/<workspace_id>/snapshot")
