@@ -217,6 +217,7 @@ class FakeKit:
     on_live: list[OnLive] = attrs.field(factory=list)
     killed: list[LeftProcess] = attrs.field(factory=list)
     left: tuple[LeftProcess, ...] = ()
+    forgotten: list[str] = attrs.field(factory=list)
     context_paths: tuple[str, ...] = ()
     allow_tools: tuple[str, ...] = ()
     tool_config: Mapping[str, Any] = attrs.field(factory=dict)
@@ -254,7 +255,11 @@ class FakeKit:
         """The one there is."""
         return (self.fake.info,)
 
-    def processes(self, on_live: OnLive) -> ProcessHost:
+    def forget_outputs(self, folder: str) -> None:
+        """Remember what was to be deleted."""
+        self.forgotten.append(folder)
+
+    def processes(self, on_live: OnLive, folder: str) -> ProcessHost:
         """A host without processes."""
         self.on_live.append(on_live)
         return FakeProcesses(self)
