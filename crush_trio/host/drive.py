@@ -101,7 +101,9 @@ class Driver:
         )
         stored = await self.store.messages(record.session_id)
         reads = await self.store.reads(record.session_id)
-        self.processes = self.kit.processes(self.journal.record_processes)
+        self.processes = self.kit.processes(
+            self.journal.record_processes, f"{record.workspace_id}/{record.session_id}"
+        )
         return Turn(
             TurnInput(
                 session_id=record.session_id,

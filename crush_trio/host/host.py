@@ -236,6 +236,9 @@ class Host:
         async with self._naming:  # held until it is durable: the path may be named again then
             row = self.row(workspace_id)
             await self._wait_not_open(row)
+            # Before the commit: a crash in between must leave nothing of what was to go.
+            await trio.to_thread.run_sync(self.kit.forget_outputs, row.id)
+            await self._wait_not_open(row)
             # No await since the last look: nobody can have opened it again.
             ticket = self.store.commit_nowait(row.id, lambda tx: tx.remove_workspace())
             del self.known[row.id]

@@ -94,8 +94,21 @@ class Kit(Protocol):
         """Every model that can be named."""
         ...
 
-    def processes(self, on_live: OnLive) -> ProcessHost:
-        """The owner of one run's tool processes; ``on_live`` hears of each change."""
+    def processes(self, on_live: OnLive, folder: str) -> ProcessHost:
+        """The owner of one run's tool processes; ``on_live`` hears of each change.
+
+        What does not fit into memory of their output lies in ``folder``, see `forget_outputs`.
+        """
+        ...
+
+    def forget_outputs(self, folder: str) -> None:
+        """Delete the tool outputs kept in a folder and below it; blocking.
+
+        ``workspace/session`` or ``workspace``, by id. One without outputs is fine.
+
+        Raises:
+            StoreError: ``store_failed``: something cannot be deleted.
+        """
         ...
 
     async def kill_recorded(self, processes: tuple[LeftProcess, ...]) -> ProcessReport:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -203,10 +203,8 @@ class Workspace:
         below: tuple[SessionId, ...] = await self._below(session_id)
         doomed = []
         for each in (session_id, *below):
-            try:
+            with suppress(Refused):  # deleted meanwhile
                 doomed.append(await self.session(each))
-            except Refused:
-                continue
         try:
             for session in doomed:
                 session.close(by)
@@ -236,6 +234,9 @@ class Workspace:
                     tx.remove_session(session_id)
                     tx.emit("session", "deleted", record, session_id=session_id)
 
+        for session_id in session_ids:  # first: a crash in between must leave nothing of it
+            folder = f"{self.id}/{session_id}"
+            await trio.to_thread.run_sync(self.home.kit.forget_outputs, folder)
         await self.home.store.commit_nowait(self.id, commit).wait()
 
     # --- prompts --------------------------------------------------------------------------

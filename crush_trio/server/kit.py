@@ -19,7 +19,7 @@ from crush_trio.config.public import public
 from crush_trio.host.kit import OnLive
 from crush_trio.models import registry
 from crush_trio.models.record import RecordingModel, check_record_file
-from crush_trio.protocol.errors import ConfigError, Refused
+from crush_trio.protocol.errors import ConfigError, Refused, StoreError
 from crush_trio.protocol.runs import LeftProcess, ProcessReport
 from crush_trio.tools.catalogue import builtin_tools
 from crush_trio.tools.environment import tool_environment
@@ -135,7 +135,7 @@ class ServerKit:
         """See `host.kit.Kit`."""
         return registry.available()
 
-    def processes(self, on_live: OnLive) -> ProcessHost:
+    def processes(self, on_live: OnLive, folder: str) -> ProcessHost:
         """See `host.kit.Kit`; the live launchers are remembered for the gate (contract 7)."""
         key = next(self._keys)
 
@@ -145,7 +145,14 @@ class ServerKit:
                 self.live[key] = live
             on_live(live)
 
-        return RunProcesses(self.spill, note)
+        return RunProcesses(self.spill, note, folder)
+
+    def forget_outputs(self, folder: str) -> None:
+        """See `host.kit.Kit`."""
+        try:
+            self.spill.remove_folder(folder)
+        except OSError as exc:
+            raise StoreError("store_failed", f"Tool outputs cannot be deleted: {exc}.") from exc
 
     def launcher_pids(self) -> tuple[int, ...]:
         """The pids of all tool process launchers that run now."""

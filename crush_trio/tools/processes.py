@@ -35,12 +35,19 @@ class RunProcesses:
 
     Args:
         spill: Where output goes that does not fit into memory; shared by all runs.
+        folder: Of the spill area, for this run's files.
         on_live: Called with `live()` whenever it has changed, so that it can be recorded for
             `tools.recorded.kill_recorded`. Must not wait.
     """
 
-    def __init__(self, spill: SpillArea, on_live: Callable[[Live], None] | None = None) -> None:
+    def __init__(
+        self,
+        spill: SpillArea,
+        on_live: Callable[[Live], None] | None = None,
+        folder: str = "",
+    ) -> None:
         self._spill = spill
+        self._folder = folder
         self._on_live = on_live
         self._launched: list[Launched] = []
         self._started = 0
@@ -94,7 +101,7 @@ class RunProcesses:
         if self._closed:
             raise trio.ClosedResourceError("this run has ended; nothing can be started in it")
         began_ms = time.time_ns() // 1_000_000
-        call = _Call(on_output, CallSpill(self._spill, spill_name))
+        call = _Call(on_output, CallSpill(self._spill, spill_name, self._folder))
         launched = await Launched.start(argv, cwd, env)
         self._started += 1
         self._launched.append(launched)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -24,7 +25,8 @@ _COPY_BYTES = 1024 * 1024
 class SpillArea:
     """One directory of spill files and the count of their bytes; one per server.
 
-    Nothing is created before the first output that needs it. What exists already counts.
+    Nothing is created before the first output that needs it. What exists already counts. Files
+    lie in folders, as ``workspace/session``, so that they can go with what they belong to.
 
     Args:
         directory: Where the files go; created 0700. The area owns everything in it.
@@ -45,23 +47,26 @@ class SpillArea:
         self._used: int | None = None
         self._lock = threading.Lock()  # guards `_used`: calls of all runs spill in worker threads
 
-    def open(self, name: str) -> tuple[Path, IO[bytes]] | None:
+    def open(self, name: str, folder: str = "") -> tuple[Path, IO[bytes]] | None:
         """A new file 0600 whose name begins with ``name``; ``None`` if there is no room.
 
         Raises:
             OSError: The directory cannot be used, or the disk is full.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        inside = self.directory
+        for part in Path(folder).parts:
+            inside /= part
+            inside.mkdir(mode=0o700, exist_ok=True)
         with self._lock:
             if self._used is None:
-                with os.scandir(self.directory) as entries:
-                    self._used = sum(e.stat().st_size for e in entries if e.is_file())
+                self._used = _bytes_below(self.directory)
             full = self._used >= self._total
         stem = _UNSAFE.sub("_", name)[:100].lstrip(".") or "output"
         if full:
             return None
         for number in range(SPILL_FILES_PER_CALL_NAME):
-            path = self.directory / (f"{stem}.txt" if number == 0 else f"{stem}-{number}.txt")
+            path = inside / (f"{stem}.txt" if number == 0 else f"{stem}-{number}.txt")
             with contextlib.suppress(FileExistsError):  # then the next number
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 return path, os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
@@ -88,6 +93,27 @@ class SpillArea:
             path.unlink()
             self.give_back(size)
 
+    def remove_folder(self, folder: str) -> None:
+        """Delete a folder with everything in it; one that is gone already is fine.
+
+        Raises:
+            OSError: Something in it cannot be deleted.
+        """
+        path = self.directory / folder
+        size = _bytes_below(path)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path)
+        self.give_back(size)
+
+
+def _bytes_below(directory: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(root, name)).st_size
+    return total
+
 
 class CallSpill:
     """The whole output of one call, both streams as they came, once it outgrows memory.
@@ -98,9 +124,10 @@ class CallSpill:
     fails ends the spilling, not the command.
     """
 
-    def __init__(self, area: SpillArea, name: str) -> None:
+    def __init__(self, area: SpillArea, name: str, folder: str = "") -> None:
         self._area = area
         self._name = name
+        self._folder = folder
         self._waiting: list[bytes] = []
         self._seen = 0
         self._path: Path | None = None
@@ -134,7 +161,7 @@ class CallSpill:
             self.discard()
 
     def _begin(self) -> None:
-        opened = self._area.open(self._name)
+        opened = self._area.open(self._name, self._folder)
         if opened is None:
             self._stopped = True
             self._waiting.clear()

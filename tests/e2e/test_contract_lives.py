@@ -58,3 +58,31 @@ def test_a_prompt_for_a_workspace_that_is_being_closed_is_409(
     assert (status, answer["code"], answer["retryable"]) == (409, "workspace_closing", True)
     closing.join(timeout=10)
     assert server.ended(run)["outcome"] == "cancelled"
+
+
+def spilled(server: Server) -> int:
+    """How many files of tool output there are."""
+    return len([path for path in (server.data / "outputs").rglob("*") if path.is_file()])
+
+
+def test_tool_output_goes_with_its_session_or_workspace(server: Server, project: Path) -> None:
+    """Contract 3: spilled files too; those of other sessions stay."""
+    workspace = server.workspace(project)
+    call: Json = {
+        "tool": "bash",
+        "id": "same",
+        "input": {"command": "head -c 600000 /dev/zero", "description": "d"},
+    }
+    model = script(project / "m.json", [call], [{"text": "done"}])
+    sessions = [server.session(workspace) for _ in range(3)]
+    for session in sessions:
+        run = server.prompt(workspace, session, "go", model=model, permission_mode="allow")
+        assert server.ended(run["run_id"])["outcome"] == "completed"
+    assert spilled(server) == 3
+    assert server.call("DELETE", f"/v1/workspaces/{workspace}/sessions/{sessions[0]}")[0] == 200
+    assert spilled(server) == 2
+    server.kill()
+    server.start()
+    assert spilled(server) == 2
+    assert server.call("DELETE", f"/v1/workspaces/{workspace}?purge=true")[0] == 200
+    assert spilled(server) == 0
