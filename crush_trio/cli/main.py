@@ -13,6 +13,12 @@ def main() -> None:
 
         sys.stdout.write(f"crush-trio {__version__}\n")
         return
+    import gc
+
+    from crush_trio import limits
+
+    # Importing makes much and drops little: the default would spend a seventh of it on looking.
+    gc.set_threshold(*limits.GC_THRESHOLDS)
     from crush_trio.cli.group import run_command_line
 
     sys.exit(run_command_line(arguments))
