@@ -42,18 +42,28 @@ class Commits:
         self.shop = shop
         self.one = shop.script("commits-1", {"text": "word "})
         self.many = shop.script("commits-1000", {"text": "word ", "tokens": 1000})
-        tool = {"tool": "ls", "input": {"path": "."}}
-        self.tool = shop.steps("commits-tool", [tool], [tool], [{"text": "done"}])
+        self.view = self._with_calls("view", {"file_path": "note"})
+        self.ls = self._with_calls("ls", {"path": "."})
+
+    def _with_calls(self, tool: str, given: dict[str, str]) -> str:
+        step = [{"tool": tool, "input": given}]
+        return self.shop.steps(f"commits-{tool}", step, step, [{"text": "done"}])
 
     def round(self, figures: Figures) -> None:
-        """Transactions per turn: of one token, of a thousand, with two steps that call a tool."""
+        """Transactions per turn: of one token, of a thousand, with two steps that call a tool.
+
+        ``ls`` starts a process, ``view`` does not.
+        """
         with self.shop.using(self.shop.ours()) as server:
             one = self._of(server, self.one)
             many = self._of(server, self.many)
-            tool = self._of(server, self.tool)
+            (server.data.parent / "ws" / "note").write_text("x")
+            view = self._of(server, self.view)
+            ls = self._of(server, self.ls)
         figures.add("commits.turn", one)
         figures.add("commits.per_token", (many - one) / 1000)
-        figures.add("commits.per_tool_call", (tool - one) / 2)
+        figures.add("commits.per_view", (view - one) / 2)
+        figures.add("commits.per_ls", (ls - one) / 2)
 
     def _of(self, server: Ours, model: str) -> float:
         turns = 5

@@ -45,9 +45,19 @@ def ratio(goal: str, what: str, name: str, floor: str, bound: float, *, least: b
     )
 
 
-def plain(goal: str, what: str, name: str, bound: float, unit: str, *, least: bool = False) -> Row:
-    """A row whose figure stands alone."""
-    return Row(goal, what, of(name), bound, unit, least=least)
+def plain(
+    goal: str,
+    what: str,
+    name: str,
+    bound: float,
+    unit: str,
+    *,
+    least: bool = False,
+    beside: str | None = None,
+) -> Row:
+    """A row whose figure decides by itself; ``beside`` is what the bare stack does."""
+    floor = of(beside) if beside else None
+    return Row(goal, what, of(name), bound, unit, least=least, floor=floor)
 
 
 ROWS = [
@@ -57,7 +67,14 @@ ROWS = [
     ratio("3", "the same, ms: bare 202 handler", "ours.asked.p50", "bare.accept.p50", 5),
     plain("4", "first token to first delta, p50", "ours.first.p50", 1.2, "ms"),
     plain("4", "first token to first delta, p95", "ours.first.p95", 2, "ms"),
-    plain("4", "each token at 100 tokens/s, p99", "ours.paced.1.p99", 3, "ms"),
+    plain(
+        "4",
+        "each token at 100 tokens/s, p99",
+        "ours.paced.1.p99",
+        3,
+        "ms",
+        beside="bare.paced.1.p99",
+    ),
     plain("5", "last token to terminal event, p50", "ours.end.p50", 3.5, "ms"),
     plain("6", "1 subscriber, full speed", "ours.rate.1.p50", 23_000, "tok/s", least=True),
     ratio(
@@ -73,17 +90,24 @@ ROWS = [
         least=True,
     ),
     ratio("7", "one frame per event, 1/s: bare send", "ours.each", "bare.each", 0.7, least=True),
-    plain("8", "100 subscribers, 100 events/s, p95", "ours.paced.100.p95", 25, "ms"),
-    plain("8", "the same, CPU", "ours.paced.100.cores", 1, "cores"),
+    plain(
+        "8",
+        "100 subscribers, 100 events/s, p95",
+        "ours.paced.100.p95",
+        25,
+        "ms",
+        beside="bare.paced.100.p95",
+    ),
+    plain("8", "the same, CPU", "ours.paced.100.cores", 1, "cores", beside="bare.paced.100.cores"),
     ratio("8", "1 subscriber p95, ms: bare send", "ours.paced.1.p95", "bare.paced.1.p95", 1.5),
     plain("9", "fixed part of a delta (contract)", "envelope", 160, "bytes"),
     plain("9", "fixed part of a delta (goal)", "envelope", 120, "bytes"),
     plain("9", "all bytes per token of 14 bytes", "bytes_per_token", 128, "bytes"),
     plain("9", "bytes of 2,000 : 1,000 tokens", "linear", 2.05, "x"),
     plain("9", "frames per event, at most", "frames_per_event", 1, "x"),
-    plain("12", "CPU of a one-token turn", "ours.cpu_ms", 15, "ms"),
-    plain("13", "crush-trio --version", "cli.version.p50", 60, "ms"),
-    plain("13", "crush-trio --help", "cli.help.p50", 60, "ms"),
+    plain("12", "CPU of a one-token turn", "ours.cpu_ms", 15, "ms", beside="bare.cpu_ms"),
+    plain("13", "crush-trio --version", "cli.version.p50", 60, "ms", beside="cli.pass.p50"),
+    plain("13", "crush-trio --help", "cli.help.p50", 60, "ms", beside="cli.pass.p50"),
     ratio("13", "run, ms: import trio, trio_websocket", "cli.run.p50", "cli.trio.p50", 1.6),
     ratio(
         "14",
@@ -92,13 +116,21 @@ ROWS = [
         "start.imports.p50",
         1.5,
     ),
-    plain("14", "run that starts its server", "start.cold_run.p50", 1000, "ms"),
+    plain(
+        "14",
+        "run that starts its server",
+        "start.cold_run.p50",
+        1000,
+        "ms",
+        beside="start.imports.p50",
+    ),
     ratio("15", "idle, MB: plain stack", "memory.idle_mb", "memory.plain_mb", 1.5),
-    plain("15", "per idle websocket", "memory.socket_kb", 50, "kB"),
+    plain("15", "per idle websocket", "memory.socket_kb", 50, "kB", beside="memory.bare_socket_kb"),
     plain("15", "per idle session", "memory.session_kb", 4, "kB"),
     plain("15", "after the finished sessions, over idle", "memory.finished_mb", 5, "MB"),
     plain("16", "transactions of a turn", "commits.turn", 4, ""),
-    plain("16", "transactions per tool call", "commits.per_tool_call", 1, ""),
+    plain("16", "transactions per call, no process", "commits.per_view", 1, ""),
+    plain("16", "transactions per call with a process", "commits.per_ls", 1, ""),
     plain("16", "transactions per token", "commits.per_token", 0, ""),
     ratio(
         "16",

@@ -200,7 +200,9 @@ class Workshop:
         """An environment with a home of its own."""
         home = self.fresh(name)
         (home / "run").mkdir(mode=0o700)
+        inherited = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         return {
+            **inherited,  # so that another checkout can be measured
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "XDG_RUNTIME_DIR": str(home / "run"),
