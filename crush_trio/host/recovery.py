@@ -12,7 +12,15 @@ import attrs
 
 from crush_trio.host import commits
 from crush_trio.protocol.runs import LeftProcess, Outcome, ProcessReport, RunError, RunState
-from crush_trio.store.contract import Committed, RunRow, Store, Ticket, Transaction, WorkspaceRow
+from crush_trio.store.contract import (
+    Committed,
+    RunRow,
+    Store,
+    Ticket,
+    Transaction,
+    WorkspaceRow,
+    turn_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +55,7 @@ async def end_what_is_owed(
         commit = partial(_end, row=row, outcome=outcome, error=error, left=left)
         await store.commit_nowait(row.record.workspace_id, commit).wait()
         logger.warning("run %s ended %s at start", row.record.id, outcome.value)
-    return tuple(going_on)
+    return tuple(sorted(going_on, key=turn_of))
 
 
 def verdict(

@@ -17,7 +17,6 @@ from crush_trio.host.drive import Driver, account
 from crush_trio.host.home import Home, commit_ending, is_accepted
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.run_journal import RunJournal
-from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.runs import (
@@ -243,40 +242,6 @@ class Session:
     def _leave(self, open_run: OpenRun) -> None:
         if self._open.get(open_run.id) is open_run:
             del self._open[open_run.id]
-
-    # --- editing --------------------------------------------------------------------------
-
-    def edit(self, run_id: RunId, prompt: str | None, position: int | None) -> Ticket[RunRow]:
-        """Change the prompt or the place of a waiting run.
-
-        Raises:
-            Refused: ``run_not_queued``; nothing changed.
-            StoreError: The writer's queue is full or dead; nothing changed.
-        """
-        self.home.store.check_room()
-        open_run = self._open.get(run_id)
-        if open_run is None or open_run.run not in self.queue.waiting():
-            raise Refused("run_not_queued", "The run is not waiting any more; nothing was changed.")
-        if position is not None:
-            self.queue.move(run_id, position)
-        if prompt is not None:
-            open_run.row = attrs.evolve(
-                open_run.row,
-                request=attrs.evolve(open_run.row.request, prompt=prompt),
-                record=attrs.evolve(open_run.row.record, prompt=prompt),
-            )
-
-        def commit(tx: Transaction) -> RunRow:
-            row = tx.run(run_id)
-            if row is None:
-                raise Refused("run_not_queued", "The run was not accepted; nothing was changed.")
-            if prompt is not None:
-                request = attrs.evolve(row.request, prompt=prompt)
-                tx.put_run(attrs.evolve(row, request=request))
-                return commits.change_run(tx, run_id, prompt=prompt)
-            return commits.change_run(tx, run_id)
-
-        return self.home.store.commit_nowait(self.home.id, commit)
 
     # --- the drain task -------------------------------------------------------------------
 

@@ -41,7 +41,8 @@ class RunRow:
     """A run as stored: its public record, what was asked, and what was promised.
 
     ``digest`` identifies the request body (G3); ``receipt`` is the stored 202; ``principal`` who
-    asked; ``processes`` the live tool processes that recovery must see gone (G10).
+    asked; ``turn`` its place among the waiting runs, if it was moved (otherwise its accept
+    sequence); ``processes`` the live tool processes that recovery must see gone (G10).
     """
 
     record: RunRecord
@@ -50,6 +51,12 @@ class RunRow:
     receipt: Receipt
     principal: str = ""
     processes: tuple[LeftProcess, ...] = ()
+    turn: float | None = None
+
+
+def turn_of(row: RunRow) -> float:
+    """When a waiting run is due among those of its session: its accept sequence, unless moved."""
+    return float(row.record.accept_seq) if row.turn is None else row.turn
 
 
 @attrs.frozen

@@ -42,6 +42,24 @@ def test_nothing_accepted_is_lost_when_the_server_is_killed(server: Server, proj
     assert lost[-1]["parts"][-1]["data"]["reason"] == "error"
 
 
+def test_an_edited_and_moved_run_is_still_so_after_a_kill(server: Server, project: Path) -> None:
+    """G2: the answer to an edit is a promise, too."""
+    workspace = server.workspace(project)
+    session = server.session(workspace)
+    hold = script(project / "hold.json", [{"silence": True}])
+    server.prompt(workspace, session, "runs", model=hold, run_id="running")
+    for run in ("one", "two", "three"):
+        server.prompt(workspace, session, f"list {run}", run_id=run)
+    status, record = server.call("PATCH", "/v1/runs/three", {"prompt": "list", "position": 0})
+    assert (status, record["prompt"]) == (200, "list")
+    assert server.call("PATCH", "/v1/runs/one", {"position": 2})[0] == 200
+    server.kill()
+    server.start()
+    started = {run: server.ended(run)["started_at_ms"] for run in ("three", "two", "one")}
+    assert sorted(started, key=lambda run: started[run]) == ["three", "two", "one"]
+    assert server.record("three")["prompt"] == "list"
+
+
 def test_wait_exits_9_for_a_lost_run_and_0_for_the_one_that_went_on(
     server: Server, project: Path
 ) -> None:

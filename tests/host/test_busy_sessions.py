@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from crush_trio import limits
 from crush_trio.agent.ports import ToolContext, ToolResult
+from crush_trio.host.editing import edit
 from crush_trio.host.open_run import OpenRun
 from crush_trio.protocol.errors import CrushError, Refused, StoreError
 from crush_trio.protocol.runs import CancelledBy, Limits, Outcome, RunState
@@ -201,13 +202,13 @@ async def test_a_waiting_run_can_be_edited_moved_and_dropped(
     running = world.submit("hang")
     one, two, three = (world.submit(name) for name in ("one", "two", "three"))
     await quiet()
-    edited = (await world.session.edit(three.id, "three, better", 0).wait()).value
+    edited = (await edit(world.session, three.id, "three, better", 0).wait()).value
     assert edited.record.prompt == "three, better"
     world.session.cancel(CancelledBy("me", reason="drop"), one.id)
     with pytest.raises(Refused, match="not waiting"):
-        world.session.edit(running.id, "x", None)
+        edit(world.session, running.id, "x", None)
     with pytest.raises(Refused, match="not waiting"):
-        world.session.edit(one.id, "x", 0)
+        edit(world.session, one.id, "x", 0)
     world.session.cancel(ME, running.id)
     records = await world.ended(running, two, three)
     assert [r.text for r in records[1:]] == ["answer to two", "answer to three, better"]
@@ -222,11 +223,29 @@ async def test_editing_what_was_never_accepted_is_refused(clock: MockClock, worl
     await quiet()
     world.store.fail_next(NO_ROOM)
     failed = world.submit("one")
-    ticket = world.session.edit(failed.id, "two", None)
+    ticket = edit(world.session, failed.id, "two", None)
     with pytest.raises(Refused, match="not accepted"):
         await ticket.wait()
     world.session.cancel(ME)
     await world.ended(running)
+
+
+async def test_an_edit_that_does_not_fit_on_the_disk_changes_nothing(
+    clock: MockClock, world: World
+) -> None:
+    """G2, G14: neither the prompt nor the order."""
+    world.kit.fake.acts["hang"] = fakes.hang
+    running = world.submit("hang")
+    one, two = world.submit("one"), world.submit("two")
+    await quiet()
+    world.store.fail_next(NO_ROOM)
+    with pytest.raises(StoreError):
+        await edit(world.session, two.id, "lost", 0).wait()
+    await quiet()
+    world.session.cancel(ME, running.id)
+    await world.ended(running, one, two)
+    prompts = [fakes.prompt_of(request) for request in world.kit.fake.requests]
+    assert prompts == ["hang", "one", "two"]
 
 
 # --- everything together ------------------------------------------------------------------
@@ -268,7 +287,7 @@ async def test_random_lives_keep_every_promise(clock: MockClock, world: World, s
                 case 7:
                     session.clear(ME)
                 case 8 if runs:
-                    session.edit(rng.choice(runs).id, "a better prompt", rng.choice((None, 0)))
+                    edit(session, rng.choice(runs).id, "a better prompt", rng.choice((None, 0)))
                 case 9:
                     world.store.fail_next(NO_ROOM)
         except CrushError:

@@ -9,6 +9,7 @@ from quart import Blueprint, request
 from quart.typing import ResponseReturnValue
 
 from crush_trio import limits
+from crush_trio.host.editing import edit as edit_run
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.session import Session
 from crush_trio.protocol.errors import Refused
@@ -91,7 +92,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         if body.position is not None and body.position < 0:
             raise Refused("bad_request", "`position` counts from 0, the next run to start.")
         session = await session_of(await queued_run(run_id, workspace_id))
-        changed = await session.edit(RunId(run_id), body.prompt, body.position).wait()
+        changed = await edit_run(session, RunId(run_id), body.prompt, body.position).wait()
         return answer_naming(ignored, changed.value.record)
 
     @routes.delete("/v1/runs/<run_id>")

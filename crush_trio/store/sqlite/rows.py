@@ -21,7 +21,7 @@ Row = tuple[Any, ...]
 SESSION = "s.data, s.message_count"
 MESSAGE = "m.data"
 PLACED_MESSAGE = "m.data, m.accept_seq, m.ordinal"
-RUN = "r.record, q.data, r.digest, r.receipt, r.principal, r.processes"
+RUN = "r.record, q.data, r.digest, r.receipt, r.principal, r.processes, r.turn"
 RUN_FROM = "runs r JOIN run_requests q ON q.run_id = r.id"
 FILE = "id, session_id, path, content, version, created_at, updated_at"
 EVENT = "seq, ts_ms, kind, session_ids, run_id, data"
@@ -56,6 +56,7 @@ def run_of(row: Row) -> RunRow:
         receipt=decode(row[3], Receipt),
         principal=row[4],
         processes=decode(row[5], tuple[LeftProcess, ...]),
+        turn=row[6],
     )
 
 
@@ -73,6 +74,7 @@ def run_columns(row: RunRow) -> dict[str, Any]:
         "record": encode(record),
         "receipt": encode(row.receipt),
         "processes": encode(row.processes),
+        "turn": row.turn,
     }
 
 

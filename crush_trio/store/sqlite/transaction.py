@@ -225,8 +225,9 @@ class SqliteTransaction:
             raise DuplicateRunError(f"run id {row.record.id} is taken")
         self._write(
             "INSERT INTO runs (id, workspace_id, session_id, accept_seq, state, born_seq, digest,"
-            " principal, record, receipt, processes) VALUES (:id, :workspace_id, :session_id,"
-            " :accept_seq, :state, :born_seq, :digest, :principal, :record, :receipt, :processes)",
+            " principal, record, receipt, processes, turn) VALUES (:id, :workspace_id, :session_id,"
+            " :accept_seq, :state, :born_seq, :digest, :principal, :record, :receipt, :processes,"
+            " :turn)",
             {**rows.run_columns(row), "born_seq": self.next_seq()},
         )
         self._write(
@@ -241,7 +242,7 @@ class SqliteTransaction:
         changed = self._write(
             "UPDATE runs SET session_id = :session_id, accept_seq = :accept_seq, state = :state,"
             " digest = :digest, principal = :principal, record = :record, receipt = :receipt,"
-            " processes = :processes WHERE id = :id AND workspace_id = :workspace_id",
+            " processes = :processes, turn = :turn WHERE id = :id AND workspace_id = :workspace_id",
             rows.run_columns(row),
         )
         if changed.rowcount == 0:

@@ -46,6 +46,7 @@ CREATE INDEX messages_by_place ON messages (session_id, accept_seq, ordinal, n);
 
 -- session_id has no foreign key: a run outlives its session as a tombstone.
 -- born_seq: no event of this run has a smaller seq.
+-- turn: its place among the waiting runs if it was moved, else NULL (then accept_seq).
 CREATE TABLE runs (
     n INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -58,7 +59,8 @@ CREATE TABLE runs (
     principal TEXT NOT NULL,
     record BLOB NOT NULL,
     receipt BLOB NOT NULL,
-    processes BLOB NOT NULL
+    processes BLOB NOT NULL,
+    turn REAL
 );
 CREATE INDEX runs_open ON runs (workspace_id, accept_seq) WHERE state <> 'finished';
 CREATE INDEX runs_by_session ON runs (session_id, n);
