@@ -202,7 +202,8 @@ class Turn:
 
                 def emit(event: ModelEvent) -> None:
                     live.apply(event)
-                    idle.deadline = trio.current_time() + idle_s
+                    if idle_s < math.inf:  # a new deadline costs a third of what a token costs
+                        idle.deadline = trio.current_time() + idle_s
                     if isinstance(event, StreamReset):
                         idle.deadline += event.delay_s  # the wait is ours, not the model's
                         self.journal.show_reset(event)

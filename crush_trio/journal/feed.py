@@ -75,7 +75,8 @@ class Feed:
         """Append something that is being written now; wakes waiting readers."""
         if self.readers:
             self._append(entry)
-            self._parked.unpark_all()
+            if self._parked:  # most tokens come while the readers have others to send
+                self._parked.unpark_all()
 
     def hold(self, key: str, session_ids: tuple[SessionId, ...], present: Present) -> None:
         """Open a thing whose state is more than the journal tells, until `release`.
