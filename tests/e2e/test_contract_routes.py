@@ -98,6 +98,26 @@ def test_a_run_is_found_below_its_own_workspace_only(
     assert status in (200, 409)
 
 
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"on_disconnect": "cancel"}, "client_id"),
+        ({"attachments": [{"content": "%%%"}]}, "attachments[0].content"),
+        ({"attachments": [{"content": "größe"}]}, "attachments[0].content"),
+    ],
+)
+def test_a_prompt_that_cannot_mean_what_it_says_is_400(
+    shared: Server, place: tuple[str, str, Path], more: Json, named: str
+) -> None:
+    """G14: a wish that could never come true is refused, and nothing is accepted."""
+    workspace, session, _ = place
+    body = {"session_id": session, "prompt": "list", **more}
+    status, answer = shared.call("POST", f"/v1/workspaces/{workspace}/agent", body)
+    assert (status, answer["code"]) == (400, "bad_request")
+    assert named in answer["message"]
+    assert shared.get(f"/v1/workspaces/{workspace}/runs")["runs"] == []
+
+
 def test_a_list_cannot_go_on_before_a_run_that_never_was(shared: Server) -> None:
     """G14: a mistyped cursor is no empty list."""
     status, answer = shared.call("GET", "/v1/runs?before=nobody")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 
 import attrs
@@ -140,6 +141,10 @@ def check_prompt(request: PromptRequest) -> None:
     _one_of("if_busy", request.if_busy, IF_BUSY)
     _one_of("permission_mode", request.permission_mode, PERMISSION_MODES)
     _one_of("on_disconnect", request.on_disconnect, ON_DISCONNECT)
+    if request.on_disconnect == "cancel" and not request.client_id:
+        raise Refused("bad_request", "`on_disconnect` cancel needs the `client_id` of your stream.")
+    for index, item in enumerate(request.attachments):
+        _check_base64(f"attachments[{index}].content", item.content)
     if request.permission_mode == "ask":
         raise Refused(
             "permission_mode_unavailable",
@@ -150,6 +155,13 @@ def check_prompt(request: PromptRequest) -> None:
         for name, value in attrs.asdict(request.limits).items():
             if value is not None and not value > 0:
                 raise Refused("bad_request", f"`limits.{name}` must be greater than 0.")
+
+
+def _check_base64(name: str, text: str) -> None:
+    try:
+        binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as exc:
+        raise Refused("bad_request", f"`{name}` must be base64 text.") from exc
 
 
 def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
