@@ -24,7 +24,7 @@ COMMANDS = {
     "approvals": ("approvals", "List permission requests that wait for an answer."),
     "models": ("models", "List the models that can be used."),
     "config": ("config", "Show and check the configuration."),
-    "logs": ("logs", "Show the log of the auto-started server."),
+    "logs": ("logs", "Show the log of the server."),
     "stop": ("stop", "Stop the server in order."),
     "schema": ("schema", "Print a JSON schema."),
 }

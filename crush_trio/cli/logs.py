@@ -1,4 +1,4 @@
-"""``crush-trio logs``: the log of the server that was started by a command."""
+"""``crush-trio logs``: the end of the server's log, also after the server has gone."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _CHUNK = 64 * 1024
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=200, show_default=True)
 @click.option("--data-dir", metavar="DIR", help="The server's data directory.")
 def command(*, follow: bool, lines: int, data_dir: str | None) -> int:
-    """Show the end of the log of the auto-started server.
+    """Show the end of the log of a data directory's server.
 
-    A server started by hand logs to its own stderr.
+    It is a file, so no server needs to run. Who asked for what is in access.log beside it.
     """
     from crush_trio.client.autostart import SERVER_LOG
     from crush_trio.config.paths import data_directory

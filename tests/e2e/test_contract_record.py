@@ -48,6 +48,25 @@ def test_a_recording_needs_an_absolute_path_in_a_directory_of_ours(
     assert (status, answer["code"]) == (400, code)
 
 
+def test_over_tcp_nobody_has_files_written(home: Path, project: Path) -> None:
+    """Contract 9: as for playing one, on the unix socket only unless the server says otherwise."""
+    for more, taken in (([], False), (["--allow-script-models"], True)):
+        server = Server(home, "--host", "tcp://127.0.0.1:0", *more)
+        server.start()
+        token = (server.data / "token").read_text().strip().rpartition(":")[2]
+        file = project / "said.json"
+        done = server.cli(
+            "run", "-d", "--record", str(file), "-C", str(project), "list",
+            "--server", server.url, "--token-file", str(server.data / "token"),
+        )  # fmt: skip
+        server.kill()
+        assert token not in done.stdout + done.stderr
+        assert (done.returncode == 0) is taken, done.stderr
+        if not taken:
+            assert "on the local unix socket only" in done.stderr
+            assert not file.exists()
+
+
 def test_a_prompt_to_be_recorded_is_not_folded_into_another_run(
     server: Server, project: Path
 ) -> None:
