@@ -19,6 +19,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 ANSWER_S = 60.0  # the longest wait for anything
+IDLE_S = 20.0  # a connection idle for longer is made again: servers close theirs after a while
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -26,9 +27,14 @@ class Http:
     """One keep-alive connection; as little work as possible per request."""
 
     def __init__(self, path: Path | str) -> None:
+        self._path = str(path)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._used = time.monotonic()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(ANSWER_S)
-        self._socket.connect(str(path))
+        self._socket.connect(self._path)
 
     def close(self) -> None:
         """Hang up."""
@@ -36,6 +42,10 @@ class Http:
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         """One request: the status and the body of its answer."""
+        if time.monotonic() - self._used > IDLE_S:
+            self.close()
+            self._connect()
+        self._used = time.monotonic()
         data = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
         if body is not None:
