@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +333,4 @@ def test_a_lost_server_is_started_again_and_the_run_is_exit_9(home: Path, projec
     _, errors = process.communicate(timeout=40)
     assert process.returncode == 9, errors
     assert cli(env, "stop", "--data-dir", data).returncode == 0
-    deadline = time.monotonic() + 10
-    while (home / "data" / "crush.db-shm").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    eventually(lambda: not (home / "data" / "crush.db-shm").exists())
