@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.kit import Json, Server, script
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for tests that each use a directory of their own."""
+    server = Server(tmp_path_factory.mktemp("h")).start()
+    yield server
+    server.kill()
 
 
 def test_a_recorded_run_can_be_played_again(server: Server, project: Path) -> None:
@@ -31,7 +40,8 @@ def test_nothing_is_overwritten_by_a_recording(server: Server, project: Path) ->
     assert done.returncode == 2
     assert "exists already" in done.stderr
     assert (project / "mine.json").read_text() == "mine"
-    assert server.get("/v1/runs")["runs"] == []
+    workspace = server.workspace(project)
+    assert server.get(f"/v1/workspaces/{workspace}/runs")["runs"] == []
 
 
 @pytest.mark.parametrize(
