@@ -69,7 +69,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_bad_request_gets_a_sentence_a_code_and_changes_nothing(
     shared: tuple[Server, str, str], method: str, path: str, body: Any, status: int, code: str
 ) -> None:
-    """G14."""
+    """G14, R32."""
     server, workspace, session = shared
     before = server.get(f"/v1/workspaces/{workspace}/snapshot")
     raw = None if body is None else json.dumps(body).replace("{s}", session).encode()
