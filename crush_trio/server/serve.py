@@ -33,7 +33,16 @@ from crush_trio.server.edge.sockets import BoundSocket, TcpBind, UnixBind, bind,
 from crush_trio.server.edge.tokens import load_tokens
 from crush_trio.server.kit import ServerKit
 from crush_trio.server.options import ServeOptions
-from crush_trio.server.routes import agent, prompts, runs, sessions, stream, system, workspaces
+from crush_trio.server.routes import (
+    agent,
+    prompts,
+    queue,
+    runs,
+    sessions,
+    stream,
+    system,
+    workspaces,
+)
 from crush_trio.server.services import Services
 from crush_trio.server.watchdog import start_watchdog
 from crush_trio.store.sqlite import SqliteStore, open_store
@@ -175,7 +184,7 @@ def _create_app(
         tool_launchers=kit.launcher_pids,
     )
     app = create_quart_app(gate, AccessLog(options.data_dir / "access.log"))
-    for routes in (system, agent, workspaces, sessions, runs, prompts, stream):
+    for routes in (system, agent, workspaces, sessions, runs, queue, prompts, stream):
         routes.add_routes(app, services)
     return app
 

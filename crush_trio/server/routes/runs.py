@@ -15,7 +15,7 @@ from crush_trio.host.session import Session
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.requests import EditRequest
-from crush_trio.protocol.runs import CancelledBy, CancelReceipt, RunRecord, RunState
+from crush_trio.protocol.runs import CancelReceipt, RunRecord, RunState
 from crush_trio.server.edge.app_base import EdgeApp
 from crush_trio.server.services import (
     Services,
@@ -111,47 +111,6 @@ def add_routes(app: EdgeApp, services: Services) -> None:
             await stored(run_id, workspace_id)
             raise Refused("run_not_queued", "The run has ended; nothing was changed.")
         return open_run
-
-    # --- a session's queue ----------------------------------------------------------------
-
-    async def known_session(workspace_id: str, session_id: str) -> Session | None:
-        """The session if it has been used since the workspace opened; others have no open run."""
-        workspace = host.find_open(host.row(workspace_id).id)
-        if workspace is None:
-            return None
-        return next((s for s in workspace.open_sessions() if s.id == SessionId(session_id)), None)
-
-    async def cancel_session(
-        workspace_id: str, session_id: str, by: CancelledBy, *, waiting_only: bool
-    ) -> CancelReceipt:
-        session = await known_session(workspace_id, session_id)
-        if session is None:
-            workspace = host.find_open(host.row(workspace_id).id)
-            last = workspace.last_accept if workspace is not None else 0
-            return CancelReceipt(last or host.row(workspace_id).last_accept)
-        ticket = session.clear(by) if waiting_only else session.cancel(by)
-        return (await ticket.wait()).value
-
-    @routes.post(f"{BASE}/agent/sessions/<session_id>/cancel")
-    async def cancel_all(workspace_id: str, session_id: str) -> ResponseReturnValue:
-        by = by_caller("user")
-        return answer(await cancel_session(workspace_id, session_id, by, waiting_only=False))
-
-    @routes.post(f"{BASE}/agent/sessions/<session_id>/prompts/clear")
-    async def clear(workspace_id: str, session_id: str) -> ResponseReturnValue:
-        by = by_caller("drop")
-        return answer(await cancel_session(workspace_id, session_id, by, waiting_only=True))
-
-    @routes.get(f"{BASE}/agent/sessions/<session_id>/prompts/queued")
-    async def queued(workspace_id: str, session_id: str) -> ResponseReturnValue:
-        session = await known_session(workspace_id, session_id)
-        return answer(len(session.queue.waiting()) if session is not None else 0)
-
-    @routes.get(f"{BASE}/agent/sessions/<session_id>/prompts/list")
-    async def prompts(workspace_id: str, session_id: str) -> ResponseReturnValue:
-        session = await known_session(workspace_id, session_id)
-        waiting = session.waiting_runs() if session is not None else ()
-        return answer([open_run.row.request.prompt for open_run in waiting])
 
     app.register_blueprint(routes)
 
