@@ -183,4 +183,4 @@ DISCONNECT_GRACE_S = 3.0  # on_disconnect=cancel: a client may come back within 
 HOLD_S = 3600.0  # a client that created a workspace and vanished holds it open this long at most
 
 # --- interpreter --------------------------------------------------------------------------
-GC_THRESHOLDS = (5_000, 10, 10)  # allocations, then generations, before garbage is looked for
+GC_THRESHOLDS = (2_000, 10, 10)  # allocations, then generations, before garbage is looked for
