@@ -132,11 +132,14 @@ class _Running:
         }
         self._submitting = True
         workspace = self._workspace or ""
+        refused: ServerRefused | None = None
         try:
             self._receipt = await self._patiently(lambda: link.api.submit(workspace, body))
-        except ServerRefused:
+        except ServerRefused as exc:
+            refused = exc
+        if refused is not None:
             await self._undo_session(link, workspace)
-            raise
+            raise refused
         if not self.options.quiet:
             for notice in self._notices:
                 warn(notice)

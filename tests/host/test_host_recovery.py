@@ -155,7 +155,7 @@ async def test_recovery_can_be_killed_between_any_two_endings(
         dying._tables = image._tables
         dying.commits_left = survived
         first.store = dying
-        with pytest.raises(BaseExceptionGroup):
+        with pytest.RaisesGroup(StoreError, flatten_subgroups=True):
             async with first.opened():
                 raise AssertionError("it cannot start")
         open_runs = len(await dying.open_runs())

@@ -94,7 +94,8 @@ class ConnectionTasks(TaskGroup):
         if self._nursery_manager is None:
             raise RuntimeError("the group was not entered")
         try:
-            return await self._nursery_manager.__aexit__(exc_type, exc_value, tb)
+            # Leaving a nursery is waiting for its tasks; the server bounds it by cancelling.
+            return await self._nursery_manager.__aexit__(exc_type, exc_value, tb)  # noqa: ASYNC102
         finally:
             self._nursery_manager = self._nursery = None
 
