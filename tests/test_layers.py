@@ -55,13 +55,12 @@ LAZY = ("server",)
 
 # Files that may open a nursery, and whose children it holds.
 NURSERIES: dict[str, str] = {
-    "agent/turn.py": "the tool calls of one step",
+    "agent/turn.py": "the checkpoint clock of one step's open text",
     "cli/run_flow.py": "one followed run: its events and the signals of its terminal",
     "cli/watch_flow.py": "one watched stream and the signals of its terminal",
     "client/follow.py": "inbox and outbox of one stream",
     "client/websocket.py": "inbox and outbox of one websocket",
     "host/host.py": "one owner task per open workspace",
-    "host/lifetimes.py": "one service, which outlives its body",
     "host/workspace.py": "one drain task per busy session, and the workspace's own work",
     "server/edge/hypercorn_fixes.py": "the connections of one listener",
     "server/routes/runs.py": "one waiting answer: the run's end and the server's",
