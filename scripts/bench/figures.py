@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
 from collections.abc import Sequence
 
 
@@ -11,11 +10,11 @@ class Figures:
     """One value per round and name."""
 
     def __init__(self) -> None:
-        self.values: dict[str, list[float]] = defaultdict(list)
+        self.values: dict[str, list[float]] = {}
 
     def add(self, name: str, value: float) -> None:
         """Note a round's value."""
-        self.values[name].append(value)
+        self.values.setdefault(name, []).append(value)
 
     def spread(self, name: str, values: Sequence[float], *shares: float) -> None:
         """Note a round's percentiles as ``name.p50`` and so on."""
