@@ -100,7 +100,8 @@ class Driver:
             self._read_setup, abandon_on_cancel=True
         )
         stored = await self.store.messages(record.session_id)
-        reads = await self.store.reads(record.session_id)
+        # Read marks come from tool results: a session without messages has none.
+        reads = await self.store.reads(record.session_id) if stored else {}
         self.processes = self.kit.processes(
             self.journal.record_processes, f"{record.workspace_id}/{record.session_id}"
         )

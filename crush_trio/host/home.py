@@ -13,8 +13,8 @@ from crush_trio import limits
 from crush_trio.host.kit import Kit
 from crush_trio.host.open_run import OpenRun
 from crush_trio.journal import Feed
-from crush_trio.protocol.errors import InvalidTransition, StoreError
-from crush_trio.protocol.ids import RunId, WorkspaceId
+from crush_trio.protocol.errors import InvalidTransition, Refused, StoreError
+from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
 from crush_trio.store.contract import Commit, Store
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,27 @@ class Home:
     forget: Callable[[RunId], None]
     default_mode: Callable[[], str] = lambda: "deny"
     stopping: trio.Event = attrs.field(factory=trio.Event)
+
+
+async def ancestors_of(home: Home, session_id: SessionId) -> tuple[SessionId, ...]:
+    """The sessions above one of this workspace, the nearest first.
+
+    Raises:
+        Refused: ``session_not_found``.
+    """
+    ancestors: list[SessionId] = []
+    wanted = session_id
+    while True:
+        found = await home.store.session(wanted)
+        if found is None or found[0] != home.id:
+            if not ancestors:
+                raise Refused("session_not_found", f"There is no session {session_id!r} here.")
+            return tuple(ancestors)
+        parent = SessionId(found[1].parent_session_id)
+        if not parent:
+            return tuple(ancestors)
+        ancestors.append(parent)
+        wanted = parent
 
 
 async def commit_ending(

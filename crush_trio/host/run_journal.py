@@ -188,7 +188,13 @@ class RunJournal:
         return user
 
     def record_processes(self, live: tuple[LeftProcess, ...]) -> None:
-        """Write the run's live processes to its row, without waiting; for recovery (G10)."""
+        """Write the run's live processes to its row, without waiting; for recovery (G10).
+
+        That they have ended is not written: recovery looks at their start times, and the run's
+        ending clears them.
+        """
+        if not live:
+            return
 
         def write(tx: Transaction) -> None:
             row = commits.stored_run(tx, self.run_id)

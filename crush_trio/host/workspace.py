@@ -15,7 +15,7 @@ from crush_trio import limits
 from crush_trio.agent.ports import Model
 from crush_trio.dispatch.run import Phase
 from crush_trio.host import commits
-from crush_trio.host.home import Home
+from crush_trio.host.home import Home, ancestors_of
 from crush_trio.host.kit import Kit
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.session import Session
@@ -53,6 +53,7 @@ class Workspace:
     last_used: float = attrs.field(factory=trio.current_time, init=False)
     last_accept: int = attrs.field(default=0, init=False)
     _streams: Counter[str] = attrs.field(factory=Counter, init=False)
+    _fresh: set[SessionId] = attrs.field(factory=set, init=False)
     _sessions: dict[SessionId, Session] = attrs.field(factory=dict, init=False)
 
     @property
@@ -81,24 +82,13 @@ class Workspace:
         known = self._sessions.get(session_id)
         if known is not None:
             return known
-        ancestors = await self._ancestors(session_id)
+        if session_id in self._fresh:  # just made here, at the top: nothing to look up
+            self._fresh.discard(session_id)
+            ancestors: tuple[SessionId, ...] = ()
+        else:
+            ancestors = await ancestors_of(self.home, session_id)
         # Another task may have made it while this one read the store.
         return self._sessions.setdefault(session_id, Session(self.home, session_id, ancestors))
-
-    async def _ancestors(self, session_id: SessionId) -> tuple[SessionId, ...]:
-        ancestors: list[SessionId] = []
-        wanted = session_id
-        while True:
-            found = await self.home.store.session(wanted)
-            if found is None or found[0] != self.id:
-                if not ancestors:
-                    raise Refused("session_not_found", f"There is no session {session_id!r} here.")
-                return tuple(ancestors)
-            parent = SessionId(found[1].parent_session_id)
-            if not parent:
-                return tuple(ancestors)
-            ancestors.append(parent)
-            wanted = parent
 
     def open_sessions(self) -> tuple[Session, ...]:
         """The sessions that were used since the workspace was opened."""
@@ -154,7 +144,9 @@ class Workspace:
             tx.emit("session", "created", record, session_id=session_id)
             return record
 
-        return (await self.home.store.commit_nowait(self.id, commit).wait()).value
+        record = (await self.home.store.commit_nowait(self.id, commit).wait()).value
+        self._fresh.add(session_id)
+        return record
 
     async def rename_session(self, session_id: SessionId, title: str) -> SessionRecord:
         """A session with a new title, durable when this returns.
