@@ -28,6 +28,7 @@ WATCHDOG_EXTRA_S = 1.0
 # --- store --------------------------------------------------------------------------------
 BUSY_TIMEOUT_S = 5.0  # a locked database is waited for this long (contract 3)
 GROUP_COMMIT_MAX = 256  # commits joined into one transaction; the rest wait for the next
+DISK_FULL_RETRY_S = 1.0  # a terminal commit on a full disk is tried again this often, until it fits
 EVENT_RETENTION_S = 7 * 24 * 3600.0  # older events go, except an open run's (G8)
 EVENT_RETENTION_COUNT = 200_000  # per workspace; more go, except an open run's (G8)
 EVENT_PAGE = 500  # events read from the table at once
@@ -62,11 +63,15 @@ WAIT_MAX_S = 300.0  # GET /v1/runs/{r}?wait=S
 LIST_LIMIT_DEFAULT = 50
 LIST_LIMIT_MAX = 500  # a larger `limit` is 400
 SNAPSHOT_MESSAGES_DEFAULT = 200
+SNAPSHOT_MESSAGES_MAX = 2_000  # messages of one snapshot; a larger `messages` is 400
 KEEP_ALIVE_S = 60.0  # an idle connection is closed after this
 
 # --- workspaces ---------------------------------------------------------------------------
 IDLE_TIMEOUT_S = 600.0  # an unused workspace closes (contract 3)
 IDLE_EXIT_S = 600.0  # an auto-started server with nothing to do exits (contract 6)
+IDLE_LOOK_S = 5.0  # an auto-started server with something to do looks again this much later
+HOLD_S = 3600.0  # a client that created a workspace and vanished holds it open this long at most
+DISCONNECT_GRACE_S = 3.0  # on_disconnect=cancel: a client may come back within this
 
 # --- turn ---------------------------------------------------------------------------------
 MAX_STEPS = 200  # steps of one run when the prompt names no limit; then outcome limited
@@ -173,14 +178,11 @@ TOKEN_BYTES = 32  # of randomness in a token we make
 TOKEN_MIN_CHARS = 16  # a shorter token, from a file or the environment, is refused at start
 ACCESS_LOG_BYTES = 8 * 1024 * 1024  # one access log file; then it is rotated
 ACCESS_LOG_FILES = 4  # rotated files kept; the oldest goes
-ANCESTORS_MAX = 512  # steps from a peer process to the first one; beyond it the request is refused
-DISK_FULL_RETRY_S = 1.0  # a terminal commit on a full disk is tried again this often, until it fits
-SNAPSHOT_MESSAGES_MAX = 2_000  # messages of one snapshot; a larger `messages` is 400
-IDLE_LOOK_S = 5.0  # an auto-started server with something to do looks again this much later
 SERVER_LOG_BYTES = 8 * 1024 * 1024  # server.log is rotated at this size
 SERVER_LOG_FILES = 3  # rotated files kept
-DISCONNECT_GRACE_S = 3.0  # on_disconnect=cancel: a client may come back within this
-HOLD_S = 3600.0  # a client that created a workspace and vanished holds it open this long at most
+ANCESTORS_MAX = 512  # steps from a peer process to the first one; beyond it the request is refused
 
 # --- interpreter --------------------------------------------------------------------------
-GC_THRESHOLDS = (2_000, 10, 10)  # allocations, then generations, before garbage is looked for
+GC_YOUNG_ALLOCATIONS = 2_000  # more objects made than freed, then garbage is looked for
+GC_MIDDLE_ROUNDS = 10  # looks at the young ones, then the middle ones are looked at, too
+GC_OLD_ROUNDS = 10  # looks at the middle ones, then everything is

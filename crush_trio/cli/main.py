@@ -18,7 +18,7 @@ def main() -> None:
     from crush_trio import limits
 
     # Importing makes much and drops little: the default would spend a seventh of it on looking.
-    gc.set_threshold(*limits.GC_THRESHOLDS)
+    gc.set_threshold(limits.GC_YOUNG_ALLOCATIONS, limits.GC_MIDDLE_ROUNDS, limits.GC_OLD_ROUNDS)
     from crush_trio.cli.group import run_command_line
 
     sys.exit(run_command_line(arguments))

@@ -196,7 +196,7 @@ def _spare_the_collector() -> None:
     (docs/performance.md); with 1,000 sockets a full collection costs more than all the sending.
     """
     gc.freeze()
-    gc.set_threshold(*limits.GC_THRESHOLDS)
+    gc.set_threshold(limits.GC_YOUNG_ALLOCATIONS, limits.GC_MIDDLE_ROUNDS, limits.GC_OLD_ROUNDS)
 
 
 def _announce(bound: Sequence[BoundSocket]) -> None:
