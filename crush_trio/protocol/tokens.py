@@ -29,7 +29,9 @@ def read_token_file(path: Path, uid: int) -> dict[str, str]:
             sentence names the file and the line, never a token.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        # O_NONBLOCK: a named pipe in its place must be refused, not waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, encoding="utf-8") as file:
             status = os.fstat(file.fileno())
             _check_owner(path, status, uid)
             text = file.read()

@@ -72,6 +72,22 @@ def test_somebody_elses_file_is_refused(tmp_path: Path) -> None:
             read_token_file(path, UID + 1)
 
 
+def test_a_named_pipe_in_its_place_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    """G12, G14."""
+    path = tmp_path / "token"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(ConfigError, match="not a regular file"):
+        read_token_file(path, UID)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    """G14."""
+    path = token_file(tmp_path, "")
+    path.write_bytes(b"\xff\xfe" + ONE.encode())
+    with pytest.raises(ConfigError, match="is not text"):
+        read_token_file(path, UID)
+
+
 @pytest.mark.parametrize(
     "text",
     [
