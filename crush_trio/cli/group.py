@@ -62,6 +62,12 @@ def cli() -> None:
     """A coding agent: a server that works in your directories, and commands that talk to it."""
 
 
+def help_text() -> str:
+    """What ``--help`` says at 80 columns; ``help.txt`` holds it, so that nobody waits for it."""
+    context = cli.make_context("crush-trio", [], resilient_parsing=True, terminal_width=80)
+    return cli.get_help(context) + "\n"
+
+
 def run_command_line(arguments: Sequence[str]) -> int:
     """Parse and run; the exit code. Prints one sentence for every expected failure."""
     keep_standard_streams_open()

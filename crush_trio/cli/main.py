@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -13,6 +14,8 @@ def main() -> None:
 
         sys.stdout.write(f"crush-trio {__version__}\n")
         return
+    if arguments in (["--help"], ["-h"]) and _tell_help():
+        return
     import gc
 
     from crush_trio import limits
@@ -22,3 +25,18 @@ def main() -> None:
     from crush_trio.cli.group import run_command_line
 
     sys.exit(run_command_line(arguments))
+
+
+def _tell_help() -> bool:
+    """Print the stored help, without the parser that would render it; whether that worked.
+
+    ``help.txt`` is what the parser says at 80 columns, and a test holds the two together. Where
+    stdout cannot take it, the parser's way is gone, which knows what to do then.
+    """
+    try:
+        with open(os.path.join(os.path.dirname(__file__), "help.txt"), encoding="utf-8") as file:
+            sys.stdout.write(file.read())
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True

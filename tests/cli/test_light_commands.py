@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 import os
 import subprocess
@@ -189,3 +190,26 @@ def test_the_log_of_a_server_that_never_ran_is_a_sentence(lone_shell: Shell) -> 
     done = lone_shell.run("logs")
     assert done.code == 1
     assert "no log at" in done.err
+
+
+def test_the_stored_help_is_what_the_parser_says() -> None:
+    """Contract 6: renew `help.txt` with the output of `help_text()`."""
+    from crush_trio.cli.group import help_text
+
+    stored = importlib.resources.files("crush_trio.cli").joinpath("help.txt").read_text("utf-8")
+    assert stored == help_text()
+
+
+def test_help_into_a_full_device_is_an_error_and_no_traceback() -> None:
+    """G13."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "crush_trio", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "stdout cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
