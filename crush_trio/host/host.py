@@ -332,7 +332,7 @@ class Host:
         """End what the last server owes and take its waiting runs up again; how many go on."""
         going_on = await recovery.end_what_is_owed(
             self.store,
-            {row.id: row for row in self.known.values()},
+            self.known,
             requeue_within_s=self.options.requeue_within_s,
             kill_recorded=self.kit.kill_recorded,
         )

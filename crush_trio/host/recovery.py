@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import attrs
 
 from crush_trio.host import commits
+from crush_trio.protocol.ids import WorkspaceId
 from crush_trio.protocol.runs import LeftProcess, Outcome, ProcessReport, RunError, RunState
 from crush_trio.store.contract import (
     Committed,
@@ -31,7 +32,7 @@ MISSING = RunError("workspace_missing", "The workspace's directory does not exis
 
 async def end_what_is_owed(
     store: Store,
-    workspaces: dict[str, WorkspaceRow],
+    workspaces: Mapping[WorkspaceId, WorkspaceRow],
     *,
     requeue_within_s: float,
     kill_recorded: Callable[[tuple[LeftProcess, ...]], Awaitable[ProcessReport]],
@@ -60,7 +61,7 @@ async def end_what_is_owed(
 
 def verdict(
     row: RunRow,
-    workspaces: dict[str, WorkspaceRow],
+    workspaces: Mapping[WorkspaceId, WorkspaceRow],
     *,
     requeue_within_s: float,
     now_ms: int,

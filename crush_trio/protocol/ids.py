@@ -7,6 +7,8 @@ import re
 import secrets
 from typing import NewType
 
+from crush_trio.limits import RUN_ID_MAX_CHARS
+
 WorkspaceId = NewType("WorkspaceId", str)
 SessionId = NewType("SessionId", str)
 MessageId = NewType("MessageId", str)
@@ -14,7 +16,7 @@ RunId = NewType("RunId", str)
 Seq = NewType("Seq", int)
 """Position of an event in its workspace's journal, from 1, gap-free (G8)."""
 
-_RUN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_RUN_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{RUN_ID_MAX_CHARS}}}\Z")
 
 
 def new_id() -> str:

@@ -8,19 +8,6 @@ import attrs
 
 from crush_trio.protocol.ids import MessageId, RunId, SessionId
 
-ROLES = ("user", "assistant", "system", "tool")
-FINISH_REASONS = (
-    "end_turn",
-    "max_tokens",
-    "tool_use",
-    "canceled",
-    "error",
-    "content_filter",
-    "unknown",
-    "stop",
-)
-"""Why a message ended; a missing finish part on an assistant message means it is still open."""
-
 
 @attrs.frozen
 class TextPart:
@@ -81,7 +68,11 @@ class ToolResultPart:
 
 @attrs.frozen
 class FinishPart:
-    """The end of a message; ``time`` is unix seconds."""
+    """The end of a message; ``time`` is unix seconds.
+
+    ``reason`` is end_turn, max_tokens, tool_use, canceled, error, content_filter, unknown or stop
+    (CW 3.5). An assistant message without this part is still open.
+    """
 
     reason: str
     time: int

@@ -25,7 +25,7 @@ from crush_trio.protocol.ids import new_id
 from crush_trio.protocol.requests import VersionInfo
 from crush_trio.protocol.sockets import default_socket_path
 from crush_trio.protocol.version import PROTOCOL
-from crush_trio.server.edge.access_log import AccessLog, PrivateRotatingFile
+from crush_trio.server.edge.access_log import ACCESS_LOG_FILE, AccessLog, PrivateRotatingFile
 from crush_trio.server.edge.app_base import EdgeApp, create_quart_app
 from crush_trio.server.edge.gate import Gate
 from crush_trio.server.edge.hypercorn_fixes import serve_http
@@ -118,7 +118,9 @@ async def _serve_with(
                 async with open_host(store, journal, kit, host_options) as host:
                     services = _services(options, host, store, kit, stop)
                     bound = [sockets.enter_context(each) for each in _bind_all(options)]
-                    app = _create_app(options, services, kit, bound)
+                    access_log = AccessLog(options.data_dir / ACCESS_LOG_FILE)
+                    sockets.callback(access_log.close)
+                    app = _create_app(options, services, kit, bound, access_log)
                     await http.start(
                         partial(
                             serve_http,
@@ -169,7 +171,11 @@ def _bind_all(options: ServeOptions) -> Iterator[BoundSocket]:
 
 
 def _create_app(
-    options: ServeOptions, services: Services, kit: ServerKit, bound: Sequence[BoundSocket]
+    options: ServeOptions,
+    services: Services,
+    kit: ServerKit,
+    bound: Sequence[BoundSocket],
+    access_log: AccessLog,
 ) -> EdgeApp:
     addresses = [parse_host(url) for url in options.hosts]
     tokens = None
@@ -183,7 +189,7 @@ def _create_app(
         allowed_origins=frozenset(options.allowed_origins),
         tool_launchers=kit.launcher_pids,
     )
-    app = create_quart_app(gate, AccessLog(options.data_dir / "access.log"))
+    app = create_quart_app(gate, access_log)
     for routes in (system, agent, workspaces, sessions, runs, queue, prompts, stream):
         routes.add_routes(app, services)
     return app

@@ -26,7 +26,6 @@ from crush_trio.store.contract import Selection
 logger = logging.getLogger(__name__)
 
 GOING_AWAY = 1001
-INTERNAL = 1011
 SILENT = 4408
 _PARAMETERS = frozenset({"after", "epoch", "session_id", "kinds", "detail", "client_id"})
 
