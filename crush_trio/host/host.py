@@ -96,7 +96,7 @@ class Host:
             workspace = self._open.get(open_run.row.record.workspace_id)
             self.last_used = trio.current_time()
             if workspace is not None:
-                workspace.last_used = self.last_used
+                workspace.presence.last_used = self.last_used
 
     # --- opening --------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Host:
                 raise Refused("server_stopping", "The server is stopping; try again later.")
             found = self._open.get(row.id)
             if found is not None:
-                found.last_used = trio.current_time()
+                found.presence.last_used = trio.current_time()
                 return found
             closing = self._closing.get(row.id)
             if closing is not None:
@@ -269,12 +269,12 @@ class Host:
     @contextmanager
     def using(self, workspace: Workspace) -> Iterator[None]:
         """Keeps a workspace open while a request is pending in it."""
-        workspace.uses += 1
+        workspace.presence.uses += 1
         try:
             yield
         finally:
-            workspace.uses -= 1
-            workspace.last_used = self.last_used = trio.current_time()
+            workspace.presence.uses -= 1
+            workspace.presence.last_used = self.last_used = trio.current_time()
 
     def stop(self) -> None:
         """Begin to close everything: no new prompts, runs are interrupted. Never waits."""
@@ -295,15 +295,13 @@ class Host:
     @contextmanager
     def subscribing(self, workspace: Workspace, client_id: str | None) -> Iterator[None]:
         """Keeps a workspace open while somebody follows it."""
-        workspace.subscribers += 1
-        workspace.client_joined(client_id)
+        workspace.presence.client_joined(client_id)
         self._subscribed += 1
         try:
             with self.using(workspace):
                 yield
         finally:
-            workspace.subscribers -= 1
-            workspace.client_left(client_id)
+            workspace.presence.client_left(client_id)
             self._subscribed -= 1
             self._subscribed_changed.set()
             self._subscribed_changed = trio.Event()
@@ -319,7 +317,7 @@ class Host:
             due = [now + self.options.idle_timeout_s]
             for workspace in self.workspaces():
                 if workspace.is_idle():
-                    expires = workspace.last_used + self.options.idle_timeout_s
+                    expires = workspace.presence.last_used + self.options.idle_timeout_s
                     if expires <= now:
                         self.close(workspace)
                     else:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
 import trio
 
-from crush_trio import limits
 from crush_trio.agent.ports import Model
 from crush_trio.dispatch.run import Phase
-from crush_trio.host import commits
 from crush_trio.host.home import Home, ancestors_of
 from crush_trio.host.kit import Kit
 from crush_trio.host.open_run import OpenRun
+from crush_trio.host.presence import Presence
 from crush_trio.host.session import Session
 from crush_trio.journal import Feed
 from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.events import ConfigChanged
-from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId, new_id
+from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.requests import PromptRequest
 from crush_trio.protocol.runs import CancelledBy, Receipt, RunRecord
-from crush_trio.protocol.sessions import Session as SessionRecord
 from crush_trio.store.contract import RunRow, Store, Transaction, WorkspaceRow
 
 logger = logging.getLogger(__name__)
@@ -36,8 +33,7 @@ logger = logging.getLogger(__name__)
 class Workspace:
     """A directory with its sessions, while it is open.
 
-    ``uses`` counts what keeps it open besides its runs: subscribers and pending requests.
-    ``last_used`` is Trio time.
+    ``presence`` counts what keeps it open besides its runs.
     """
 
     row: WorkspaceRow
@@ -47,14 +43,13 @@ class Workspace:
     default_mode: str = attrs.field(default="deny", init=False)
     closing: bool = attrs.field(default=False, init=False)
     close_requested: trio.Event = attrs.field(factory=trio.Event, init=False)
-    uses: int = attrs.field(default=0, init=False)
-    subscribers: int = attrs.field(default=0, init=False)
-    _holds: dict[str, float] = attrs.field(factory=dict, init=False)
-    last_used: float = attrs.field(factory=trio.current_time, init=False)
     last_accept: int = attrs.field(default=0, init=False)
-    _streams: Counter[str] = attrs.field(factory=Counter, init=False)
     _fresh: set[SessionId] = attrs.field(factory=set, init=False)
     _sessions: dict[SessionId, Session] = attrs.field(factory=dict, init=False)
+    presence: Presence = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.presence = Presence(self.home, self)
 
     @property
     def id(self) -> WorkspaceId:
@@ -133,103 +128,13 @@ class Workspace:
         """Whether a run goes on or waits here."""
         return any(session.unfinished() for session in self._sessions.values())
 
-    async def create_session(self, title: str) -> SessionRecord:
-        """A new session, durable when this returns; publishes ``session/created``."""
-        session_id = SessionId(new_id())
-
-        def commit(tx: Transaction) -> SessionRecord:
-            now_s = tx.now_ms // 1000
-            record = SessionRecord(session_id, title=title, created_at=now_s, updated_at=now_s)
-            tx.put_session(record)
-            tx.emit("session", "created", record, session_id=session_id)
-            return record
-
-        record = (await self.home.store.commit_nowait(self.id, commit).wait()).value
+    def note_created(self, session_id: SessionId) -> None:
+        """A session was just made at the top: `session` need not look it up."""
         self._fresh.add(session_id)
-        return record
 
-    async def rename_session(self, session_id: SessionId, title: str) -> SessionRecord:
-        """A session with a new title, durable when this returns.
-
-        Raises:
-            Refused: ``session_not_found``.
-        """
-        await self.session(session_id)
-
-        def commit(tx: Transaction) -> SessionRecord | None:
-            commits.touch_session(tx, session_id, title=title)
-            return tx.session(session_id)
-
-        renamed = (await self.home.store.commit_nowait(self.id, commit).wait()).value
-        if renamed is None:
-            raise Refused("session_not_found", f"There is no session {session_id!r} here.")
-        return renamed
-
-    async def delete_session(self, session_id: SessionId, by: CancelledBy) -> None:
-        """Delete a session and those below it; its runs are cancelled and awaited. Twice is fine.
-
-        The work belongs to the workspace: a caller that goes away only stops waiting for it.
-
-        Raises:
-            StoreError: It could not be made durable.
-        """
-        done = trio.Event()
-        failure: StoreError | None = StoreError("store_failed", "The server stopped meanwhile.")
-
-        async def work() -> None:
-            nonlocal failure
-            try:
-                await self._delete_session(session_id, by)
-                failure = None
-            except StoreError as exc:
-                failure = exc
-            finally:
-                done.set()
-
-        self.home.nursery.start_soon(work)
-        await done.wait()
-        if failure is not None:
-            raise failure
-
-    async def _delete_session(self, session_id: SessionId, by: CancelledBy) -> None:
-        below: tuple[SessionId, ...] = await self._below(session_id)
-        doomed = []
-        for each in (session_id, *below):
-            with suppress(Refused):  # deleted meanwhile
-                doomed.append(await self.session(each))
-        try:
-            for session in doomed:
-                session.close(by)
-            for open_run in [each for session in doomed for each in session.unfinished()]:
-                await open_run.ended.wait()
-            await self._remove(tuple(session.id for session in doomed))
-        except StoreError:
-            for session in doomed:
-                session.reopen()
-            raise
-        for session in doomed:
-            self._sessions.pop(session.id, None)
-
-    async def _below(self, session_id: SessionId) -> tuple[SessionId, ...]:
-        def commit(tx: Transaction) -> tuple[SessionId, ...]:
-            return tx.sub_sessions(session_id)
-
-        return (await self.home.store.commit_nowait(self.id, commit).wait()).value
-
-    async def _remove(self, session_ids: tuple[SessionId, ...]) -> None:
-        """Delete sessions in one transaction; what lies below comes before what it lies below."""
-
-        def commit(tx: Transaction) -> None:
-            for session_id in reversed(session_ids):
-                record = tx.session(session_id)
-                if record is not None:
-                    tx.remove_session(session_id)
-                    tx.emit("session", "deleted", record, session_id=session_id)
-
-        for session_id in session_ids:  # first: a crash in between must leave nothing of it
-            folder = f"{self.id}/{session_id}"
-            await trio.to_thread.run_sync(self.home.kit.forget_outputs, folder)
-        await self.home.store.commit_nowait(self.id, commit).wait()
+    def forget_session(self, session_id: SessionId) -> None:
+        """A session was deleted."""
+        self._sessions.pop(session_id, None)
 
     # --- prompts --------------------------------------------------------------------------
 
@@ -272,36 +177,12 @@ class Workspace:
 
     # --- clients --------------------------------------------------------------------------
 
-    def hold(self, client_id: str) -> None:
-        """A client keeps the workspace open until it lets go, or for `limits.HOLD_S` (CW 4.2)."""
-        self._holds[client_id] = trio.current_time() + limits.HOLD_S
+    def depend_on(self, client_id: str) -> bool:
+        """Whether an open run was to end when this client goes (G6)."""
+        return bool(self._depending_on(client_id))
 
-    def release(self, client_id: str) -> None:
-        """A client lets go. Harmless if it did not hold."""
-        self._holds.pop(client_id, None)
-        self.last_used = trio.current_time()
-
-    def client_joined(self, client_id: str | None) -> None:
-        """A subscriber has come; ``client_id`` is what it calls itself."""
-        if client_id is not None:
-            self._streams[client_id] += 1
-
-    def client_left(self, client_id: str | None) -> None:
-        """A subscriber has gone; runs that asked for it end if it does not come back (G6)."""
-        if client_id is None:
-            return
-        self._streams[client_id] -= 1
-        if self._streams[client_id]:
-            return
-        del self._streams[client_id]
-        if not self.closing and self._depending_on(client_id):
-            self.home.nursery.start_soon(self._cancel_if_still_gone, client_id)
-
-    async def _cancel_if_still_gone(self, client_id: str) -> None:
-        with trio.move_on_after(limits.DISCONNECT_GRACE_S):
-            await self.home.stopping.wait()
-        if self._streams[client_id] or self.closing:
-            return
+    def cancel_depending(self, client_id: str) -> None:
+        """Cancel the open runs that were to end when this client goes; never waits."""
         for open_run in self._depending_on(client_id):
             session = self._sessions[open_run.session_id]
             by = CancelledBy(open_run.row.principal, client_id, "disconnect")
@@ -311,7 +192,6 @@ class Workspace:
                 logger.warning("run %s could not be cancelled: %s", open_run.id, exc)
 
     def _depending_on(self, client_id: str) -> list[OpenRun]:
-        """Open runs that were to end when this client goes."""
         return [
             open_run
             for session in self._sessions.values()
@@ -347,8 +227,7 @@ class Workspace:
 
     def is_idle(self) -> bool:
         """Nothing runs or waits, nobody subscribes, holds it or has a request pending."""
-        held = any(until > trio.current_time() for until in self._holds.values())
-        return not (self.uses or self.subscribers or held or self.has_open_runs())
+        return not (self.presence.in_use() or self.has_open_runs())
 
 
 @asynccontextmanager

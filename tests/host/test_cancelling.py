@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from crush_trio.agent.ports import ToolContext, ToolResult
 from crush_trio.host.open_run import OpenRun
+from crush_trio.host.session_life import delete_session
 from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.runs import CancelledBy, Outcome
 from crush_trio.store.contract import DuplicateRunError
@@ -266,7 +267,7 @@ async def test_a_deletion_waits_for_endings_that_a_full_disk_has_delayed(
     world.store.fail_next(NO_ROOM)  # the first attempt to write it again
     await quiet()
     assert not waiting.ended.is_set()
-    await world.workspace.delete_session(world.session.id, ME)
+    await delete_session(world.workspace, world.session.id, ME)
     one, two = await world.ended(running, waiting)
     assert (one.outcome, two.outcome) == (Outcome.CANCELLED, Outcome.CANCELLED)
     assert one.deleted

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from crush_trio.agent.ports import StepEnd, TextDelta, ToolContext, ToolResult
+from crush_trio.host.session_life import delete_session
 from crush_trio.protocol.errors import ConfigError, Refused, StoreError
 from crush_trio.protocol.runs import Limits, Outcome, RunState
 from tests.host import fakes
@@ -184,7 +185,7 @@ async def test_a_session_that_goes_while_a_prompt_comes_does_not_take_it(
 ) -> None:
     """G1, G2: nothing is accepted into a session that is gone, and nothing breaks."""
     stale = world.session
-    await world.workspace.delete_session(stale.id, ME)
+    await delete_session(world.workspace, stale.id, ME)
     with pytest.raises(Refused, match="deleted"):
         world.submit("too late", session=stale)
     stale.reopen()  # as a session object made by a reader of the moment before would be
@@ -202,11 +203,11 @@ async def test_deleting_a_session_ends_its_runs_first(clock: MockClock, world: W
     world.kit.fake.acts["hang"] = fakes.hang
     running, waiting = world.submit("hang"), world.submit("hang")
     await quiet()
-    await world.workspace.delete_session(world.session.id, ME)
+    await delete_session(world.workspace, world.session.id, ME)
     one, two = await world.ended(running, waiting)
     assert (one.outcome, two.outcome) == (Outcome.CANCELLED, Outcome.CANCELLED)
     assert (one.deleted, one.prompt, one.text) == (True, "", "")
-    await world.workspace.delete_session(world.session.id, ME)
+    await delete_session(world.workspace, world.session.id, ME)
     with pytest.raises(Refused, match="no session"):
         await world.workspace.session(world.session.id)
     assert [e.kind for e in await world.events()][-1] == "session"
@@ -218,10 +219,10 @@ async def test_a_deletion_that_fails_leaves_the_session_as_it_was(
     """G2, G14."""
     world.store.fail_next(StoreError("disk_full", "no room"))
     with pytest.raises(StoreError):
-        await world.workspace.delete_session(world.session.id, ME)
+        await delete_session(world.workspace, world.session.id, ME)
     world.store.pause()
     with trio.move_on_after(1):
-        await world.workspace.delete_session(world.session.id, ME)
+        await delete_session(world.workspace, world.session.id, ME)
     world.store.resume()
     await quiet()
     with pytest.raises(Refused):
@@ -291,7 +292,7 @@ async def test_a_dead_store_leaves_the_run_to_the_next_start(
     with pytest.raises(Refused, match="stopping"):
         world.session.queue.check_accept("enqueue")
     with pytest.raises(StoreError):
-        await world.workspace.delete_session(world.session.id, ME)
+        await delete_session(world.workspace, world.session.id, ME)
 
 
 async def test_open_text_is_at_most_a_second_behind(clock: MockClock, world: World) -> None:

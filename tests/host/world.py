@@ -15,6 +15,7 @@ from crush_trio.agent.transcript import is_valid
 from crush_trio.host.host import Host, HostOptions, open_host
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.session import Session
+from crush_trio.host.session_life import create_session
 from crush_trio.host.workspace import Workspace
 from crush_trio.journal import Journal
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId, new_id
@@ -58,7 +59,7 @@ class World:
 
     async def new_session(self) -> Session:
         """One more session."""
-        record = await self.workspace.create_session("")
+        record = await create_session(self.workspace, "")
         return await self.workspace.session(record.id)
 
     def submit(

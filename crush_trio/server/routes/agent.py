@@ -79,7 +79,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     @routes.delete("/v1/clients/<client_id>")
     async def retire(client_id: str) -> ResponseReturnValue:
         for workspace in host.workspaces():
-            workspace.release(client_id)
+            workspace.presence.release(client_id)
         return empty_response()
 
     app.register_blueprint(routes)

@@ -10,6 +10,7 @@ from quart import Blueprint, request
 from quart.typing import ResponseReturnValue
 
 from crush_trio import limits
+from crush_trio.host.session_life import create_session, delete_session, rename_session
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import MessageId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
@@ -65,7 +66,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         body, ignored = body_as(CreateSession)
         workspace = await host.open(workspace_id)
         with host.using(workspace):
-            return answer_naming(ignored, await workspace.create_session(body.title))
+            return answer_naming(ignored, await create_session(workspace, body.title))
 
     @routes.get(f"{BASE}/sessions/<session_id>")
     @routes.get(f"{BASE}/agent/sessions/<session_id>")
@@ -77,13 +78,13 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         body, _ = body_as(CreateSession)
         workspace = await host.open(workspace_id)
         with host.using(workspace):
-            return answer(await workspace.rename_session(SessionId(session_id), body.title))
+            return answer(await rename_session(workspace, SessionId(session_id), body.title))
 
     @routes.delete(f"{BASE}/sessions/<session_id>")
     async def delete(workspace_id: str, session_id: str) -> ResponseReturnValue:
         workspace = await host.open(workspace_id)
         with host.using(workspace):
-            await workspace.delete_session(SessionId(session_id), by_caller("session"))
+            await delete_session(workspace, SessionId(session_id), by_caller("session"))
         return empty_response()
 
     @routes.get(f"{BASE}/sessions/<session_id>/messages")

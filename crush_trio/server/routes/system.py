@@ -37,7 +37,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
                 status="stopping" if services.stopping.is_set() else "ok",
                 open_workspaces=len(workspaces),
                 open_runs=len(services.host.open_runs),
-                subscribers=sum(workspace.subscribers for workspace in workspaces),
+                subscribers=sum(workspace.presence.subscribers for workspace in workspaces),
             )
         )
 

@@ -46,7 +46,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         path = await trio.to_thread.run_sync(checked_directory, body.path)
         workspace = await host.by_path(path)
         if body.client_id:
-            workspace.hold(body.client_id)
+            workspace.presence.hold(body.client_id)
         if body.yolo:
             await workspace.set_default_mode("allow", current_call().principal)
         described = await trio.to_thread.run_sync(info, workspace.row, workspace)
@@ -79,7 +79,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
             return empty_response()
         workspace = host.find_open(WorkspaceId(workspace_id))
         if workspace is not None:
-            workspace.release(request.args.get("client_id", ""))
+            workspace.presence.release(request.args.get("client_id", ""))
         return empty_response()  # CW 2.3: 200 for an unknown workspace too
 
     @routes.post("/v1/workspaces/<workspace_id>/close")

@@ -1,0 +1,119 @@
+"""How sessions come, are renamed and go: each change is one commit with its event."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import trio
+
+from crush_trio.host import commits
+from crush_trio.host.workspace import Workspace
+from crush_trio.protocol.errors import Refused, StoreError
+from crush_trio.protocol.ids import SessionId, new_id
+from crush_trio.protocol.runs import CancelledBy
+from crush_trio.protocol.sessions import Session as SessionRecord
+from crush_trio.store.contract import Transaction
+
+
+async def create_session(workspace: Workspace, title: str) -> SessionRecord:
+    """A new session, durable when this returns; publishes ``session/created``."""
+    session_id = SessionId(new_id())
+
+    def commit(tx: Transaction) -> SessionRecord:
+        now_s = tx.now_ms // 1000
+        record = SessionRecord(session_id, title=title, created_at=now_s, updated_at=now_s)
+        tx.put_session(record)
+        tx.emit("session", "created", record, session_id=session_id)
+        return record
+
+    record = (await workspace.home.store.commit_nowait(workspace.id, commit).wait()).value
+    workspace.note_created(session_id)
+    return record
+
+
+async def rename_session(workspace: Workspace, session_id: SessionId, title: str) -> SessionRecord:
+    """A session with a new title, durable when this returns.
+
+    Raises:
+        Refused: ``session_not_found``.
+    """
+    await workspace.session(session_id)
+
+    def commit(tx: Transaction) -> SessionRecord | None:
+        commits.touch_session(tx, session_id, title=title)
+        return tx.session(session_id)
+
+    renamed = (await workspace.home.store.commit_nowait(workspace.id, commit).wait()).value
+    if renamed is None:
+        raise Refused("session_not_found", f"There is no session {session_id!r} here.")
+    return renamed
+
+
+async def delete_session(workspace: Workspace, session_id: SessionId, by: CancelledBy) -> None:
+    """Delete a session and those below it; its runs are cancelled and awaited. Twice is fine.
+
+    The work belongs to the workspace: a caller that goes away only stops waiting for it.
+
+    Raises:
+        StoreError: It could not be made durable.
+    """
+    done = trio.Event()
+    failure: StoreError | None = StoreError("store_failed", "The server stopped meanwhile.")
+
+    async def work() -> None:
+        nonlocal failure
+        try:
+            await _delete(workspace, session_id, by)
+            failure = None
+        except StoreError as exc:
+            failure = exc
+        finally:
+            done.set()
+
+    workspace.home.nursery.start_soon(work)
+    await done.wait()
+    if failure is not None:
+        raise failure
+
+
+async def _delete(workspace: Workspace, session_id: SessionId, by: CancelledBy) -> None:
+    below: tuple[SessionId, ...] = await _below(workspace, session_id)
+    doomed = []
+    for each in (session_id, *below):
+        with suppress(Refused):  # deleted meanwhile
+            doomed.append(await workspace.session(each))
+    try:
+        for session in doomed:
+            session.close(by)
+        for open_run in [each for session in doomed for each in session.unfinished()]:
+            await open_run.ended.wait()
+        await _remove(workspace, tuple(session.id for session in doomed))
+    except StoreError:
+        for session in doomed:
+            session.reopen()
+        raise
+    for session in doomed:
+        workspace.forget_session(session.id)
+
+
+async def _below(workspace: Workspace, session_id: SessionId) -> tuple[SessionId, ...]:
+    def commit(tx: Transaction) -> tuple[SessionId, ...]:
+        return tx.sub_sessions(session_id)
+
+    return (await workspace.home.store.commit_nowait(workspace.id, commit).wait()).value
+
+
+async def _remove(workspace: Workspace, session_ids: tuple[SessionId, ...]) -> None:
+    """Delete sessions in one transaction; what lies below comes before what it lies below."""
+
+    def commit(tx: Transaction) -> None:
+        for session_id in reversed(session_ids):
+            record = tx.session(session_id)
+            if record is not None:
+                tx.remove_session(session_id)
+                tx.emit("session", "deleted", record, session_id=session_id)
+
+    for session_id in session_ids:  # first: a crash in between must leave nothing of it
+        folder = f"{workspace.id}/{session_id}"
+        await trio.to_thread.run_sync(workspace.home.kit.forget_outputs, folder)
+    await workspace.home.store.commit_nowait(workspace.id, commit).wait()
