@@ -13,12 +13,12 @@ import trio
 
 from crush_trio import limits
 from crush_trio.agent import calls, transcript
+from crush_trio.agent.budget import Budget, LimitReached, Progress, denied_error
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import (
     Model,
     ModelError,
     ModelEvent,
-    ModelInfo,
     ModelRequest,
     StepEnd,
     StreamReset,
@@ -26,29 +26,9 @@ from crush_trio.agent.ports import (
     ToolContext,
     ToolResult,
 )
-from crush_trio.protocol.ids import MessageId, RunId, SessionId
+from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.messages import FinishPart, Message, ToolCallPart
-from crush_trio.protocol.runs import Limits, Outcome, RunError, Usage
-
-
-@attrs.frozen
-class Progress:
-    """How far a run has come; becomes part of its record with each commit.
-
-    ``last_usage`` is the size of the last step alone (CW 5.11). ``started_calls`` are the tool
-    calls that were started and have no stored result yet.
-    """
-
-    steps: int = 0
-    tool_calls: int = 0
-    denied: int = 0
-    usage: Usage = Usage()
-    last_usage: Usage = Usage()
-    cost_usd: float | None = None
-    message_id: MessageId | None = None
-    text: str = ""
-    waiting_on: str | None = None
-    started_calls: frozenset[str] = frozenset()
+from crush_trio.protocol.runs import Limits, Outcome, RunError
 
 
 class TurnJournal(Protocol):
@@ -129,10 +109,14 @@ class Turn:
     given: TurnInput
     journal: TurnJournal
     progress: Progress = attrs.field(factory=Progress, init=False)
+    _budget: Budget = attrs.field(init=False)
     _messages: list[Message] = attrs.field(factory=list, init=False)
     _signatures: deque[int] = attrs.field(
         factory=lambda: deque(maxlen=limits.LOOP_WINDOW_STEPS), init=False
     )
+
+    def __attrs_post_init__(self) -> None:
+        self._budget = Budget(self.given.limits, self.given.model.info)
 
     async def take(self) -> TurnEnd:
         """Run the turn to its end.
@@ -141,10 +125,10 @@ class Turn:
             ModelError: The model failed; what it had written is left open in the journal.
         """
         self._messages = list(self.given.history)
-        max_steps = self.given.limits.max_steps or limits.MAX_STEPS
         while True:
-            if self.progress.steps >= max_steps:
-                return _limited("max_steps", f"The run reached its limit of {max_steps} steps.")
+            over = self._budget.before_step(self.progress)
+            if over is not None:
+                return TurnEnd(Outcome.LIMITED, over)
             asked, end = await self._step()
             if not asked:
                 return self._ended_without_calls(end)
@@ -153,9 +137,6 @@ class Turn:
                 return stop
             if end.reason != "tool_use":
                 return self._ended_without_calls(end)
-            over = self._over_budget()
-            if over is not None:
-                return over
 
     # --- the model ------------------------------------------------------------------------
 
@@ -174,7 +155,7 @@ class Turn:
         self.journal.open_live(live)
         end = await self._stream(live)
         asked = live.calls()
-        self._account(info, end, live.present())
+        self.progress = self._budget.account(self.progress, end, live.present())
         if not asked and not self.progress.text.strip() and not self.progress.tool_calls:
             raise ModelError("empty_answer", "The model gave an empty answer.", retryable=True)
         message = live.finish(_finish_reason(end, asked))
@@ -229,12 +210,8 @@ class Turn:
             run_id=given.run_id,
             step=self.progress.steps,
             workspace_path=given.workspace_path,
-            max_output_tokens=self._output_tokens_left(),
+            max_output_tokens=self._budget.output_tokens_left(self.progress),
         )
-
-    def _output_tokens_left(self) -> int | None:
-        limit = self.given.limits.max_output_tokens
-        return None if limit is None else max(1, limit - self.progress.usage.output_tokens)
 
     async def _checkpoint_while_open(self, live: LiveMessage) -> None:
         while True:
@@ -243,38 +220,18 @@ class Turn:
                 live.changed = False
                 self.journal.checkpoint()
 
-    def _account(self, info: ModelInfo, end: StepEnd, message: Message) -> None:
-        usage = end.usage or Usage()
-        cost = end.cost_usd
-        if cost is None and info.cost_per_1m_in is not None and info.cost_per_1m_out is not None:
-            cost = (
-                usage.input_tokens * info.cost_per_1m_in
-                + usage.output_tokens * info.cost_per_1m_out
-            ) / 1e6
-        total = self.progress.cost_usd
-        if cost is not None:
-            total = (total or 0.0) + cost
-        self.progress = attrs.evolve(
-            self.progress,
-            usage=self.progress.usage.plus(usage),
-            last_usage=usage,
-            cost_usd=total,
-            message_id=message.id,
-            text=message.text(),
-        )
-
     # --- the tools ------------------------------------------------------------------------
 
     async def _run_tools(self, asked: Sequence[ToolCallPart]) -> TurnEnd | None:
         """Run the calls of one step in order; an ending, if the turn must not go on."""
         tools = {tool.spec.name: tool for tool in self.given.tools}
-        allowed = self.given.limits.max_tool_calls
         stop: TurnEnd | None = None
         stopped = False
         parts = []
         for number, call in enumerate(asked):
-            if allowed is not None and self.progress.tool_calls >= allowed:
-                stop = _limited("max_tool_calls", f"The run reached its limit of {allowed} calls.")
+            over = self._budget.before_call(self.progress)
+            if over is not None:
+                stop = TurnEnd(Outcome.LIMITED, over)
                 break
             result = await self._run_one(call, tools)
             part = calls.result_part(call, result)
@@ -333,40 +290,13 @@ class Turn:
         self.journal.stage_message(attrs.evolve(message, parts=parts), self.progress)
 
     def _completed(self) -> TurnEnd:
-        denied = self.progress.denied
-        if not denied:
-            return TurnEnd(Outcome.COMPLETED)
-        sentence = (
-            f"{denied} tool call{'s were' if denied > 1 else ' was'} denied; "
-            "see allow_tools and permission_mode (--allow-tool, -y)."
-        )
-        return TurnEnd(Outcome.DENIED, RunError("denied", sentence))
+        denied = denied_error(self.progress)
+        return TurnEnd(Outcome.COMPLETED) if denied is None else TurnEnd(Outcome.DENIED, denied)
 
     def _ended_without_calls(self, end: StepEnd) -> TurnEnd:
         if end.reason == "max_tokens":
             return _limited("max_output_tokens", "The model's answer was cut at its output limit.")
         return self._completed()
-
-    def _over_budget(self) -> TurnEnd | None:
-        given = self.given.limits
-        spent = self.progress.cost_usd
-        if given.max_cost_usd is not None and spent is not None and spent >= given.max_cost_usd:
-            return _limited("max_cost_usd", f"The run has cost ${spent:.4f}, its limit.")
-        written = self.progress.usage.output_tokens
-        if given.max_output_tokens is not None and written >= given.max_output_tokens:
-            return _limited(
-                "max_output_tokens", f"The run has written {written} tokens, its limit."
-            )
-        return None
-
-
-class LimitReached(Exception):
-    """A limit ended the turn from outside its loop; becomes outcome limited."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 def _limited(code: str, message: str) -> TurnEnd:

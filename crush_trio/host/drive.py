@@ -14,6 +14,7 @@ import trio
 
 from crush_trio import limits
 from crush_trio.agent import prompts, transcript
+from crush_trio.agent.budget import LimitReached
 from crush_trio.agent.ports import (
     Decision,
     Model,
@@ -22,7 +23,7 @@ from crush_trio.agent.ports import (
     ProcessHost,
     ToolContext,
 )
-from crush_trio.agent.turn import LimitReached, Turn, TurnEnd, TurnInput
+from crush_trio.agent.turn import Turn, TurnEnd, TurnInput
 from crush_trio.host import commits
 from crush_trio.host.commits import Ending
 from crush_trio.host.kit import Kit, WorkspaceSetup

@@ -12,9 +12,9 @@ import orjson
 
 from crush_trio import limits
 from crush_trio.agent import transcript
+from crush_trio.agent.budget import Progress
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import StreamReset, ToolResult
-from crush_trio.agent.turn import Progress
 from crush_trio.host import commits
 from crush_trio.host.commits import Placed
 from crush_trio.journal import Feed, FeedEntry, present_message

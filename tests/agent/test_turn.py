@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from crush_trio import limits as all_limits
+from crush_trio.agent.budget import LimitReached
 from crush_trio.agent.calls import BAD_ARGUMENTS
 from crush_trio.agent.ports import (
     Emit,
@@ -27,7 +28,6 @@ from crush_trio.agent.ports import (
     ToolResult,
 )
 from crush_trio.agent.transcript import for_model, is_valid, user_message
-from crush_trio.agent.turn import LimitReached
 from crush_trio.protocol.ids import MessageId
 from crush_trio.protocol.messages import Message, TextPart, ToolCallPart, ToolResultPart
 from crush_trio.protocol.runs import Limits, Outcome, Usage

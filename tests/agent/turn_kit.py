@@ -9,6 +9,7 @@ from typing import Any, cast
 import attrs
 import trio
 
+from crush_trio.agent.budget import Progress
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import (
     Decision,
@@ -23,7 +24,7 @@ from crush_trio.agent.ports import (
     ToolSpec,
 )
 from crush_trio.agent.transcript import user_message
-from crush_trio.agent.turn import Progress, Turn, TurnEnd, TurnInput
+from crush_trio.agent.turn import Turn, TurnEnd, TurnInput
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message, TextPart
 from crush_trio.protocol.runs import Limits
