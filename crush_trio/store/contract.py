@@ -160,7 +160,7 @@ class Transaction(Protocol):
         """Append an event; returns its ``seq``.
 
         Raises:
-            ConstraintError: A second ``run_complete`` of this run.
+            ConstraintError: This run has ended: its ``run_complete`` is its last event (G1).
         """
         ...
 
@@ -220,7 +220,11 @@ class Transaction(Protocol):
         ...
 
     def put_run(self, row: RunRow) -> None:
-        """Replace the content of an existing run row."""
+        """Replace the content of an existing run row.
+
+        Raises:
+            ConstraintError: There is no such run, or it has ended and would go on (G1).
+        """
         ...
 
     def add_file_change(

@@ -322,7 +322,7 @@ class MemoryStore:
         if upto:
             for seq in range(counters.oldest, upto + 1):
                 if tables.events.get((workspace_id, seq)):
-                    tables.events.remove((workspace_id, seq))
+                    tables.remove_event((workspace_id, seq))
             tables.counters.put(workspace_id, attrs.evolve(counters, oldest=upto + 1))
             tables.keep()
 

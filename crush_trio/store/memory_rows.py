@@ -85,6 +85,8 @@ class Tables:
         self.files: Table[str, FileVersion] = Table(self.undo)
         self.reads: Table[tuple[SessionId, str], int] = Table(self.undo)
         self.events: Table[tuple[WorkspaceId, int], StoredEvent] = Table(self.undo)
+        self.endings: Table[RunId, int] = Table(self.undo)
+        """The ``seq`` of each stored `run_complete`."""
 
     def roll_back(self) -> None:
         """Undo everything since the last `keep`."""
@@ -98,6 +100,19 @@ class Tables:
     def counters_of(self, workspace_id: WorkspaceId) -> Counters:
         """A workspace's counters; fresh ones if it has none."""
         return self.counters.get(workspace_id) or Counters()
+
+    def add_event(self, workspace_id: WorkspaceId, event: StoredEvent) -> None:
+        """Append an event."""
+        self.events.put((workspace_id, event.seq), event)
+        if event.kind == "run_complete" and event.run_id is not None:
+            self.endings.put(event.run_id, event.seq)
+
+    def remove_event(self, key: tuple[WorkspaceId, int]) -> None:
+        """Delete an event that exists."""
+        event = self.events.rows[key]
+        self.events.remove(key)
+        if event.kind == "run_complete" and event.run_id in self.endings.rows:
+            self.endings.remove(event.run_id)
 
     def messages_of(self, session_id: SessionId) -> tuple[StoredMessage, ...]:
         """A session's messages in order (G7)."""

@@ -7,6 +7,7 @@ import attrs
 from crush_trio.protocol.events import Payload
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId, new_id
 from crush_trio.protocol.messages import Message
+from crush_trio.protocol.runs import RunState
 from crush_trio.protocol.sessions import FileVersion, Session
 from crush_trio.store import rules
 from crush_trio.store.contract import (
@@ -56,16 +57,13 @@ class MemoryTransaction:
         run_id: RunId | None = None,
     ) -> int:
         """See `crush_trio.store.contract.Transaction.emit`."""
-        if kind == "run_complete" and any(
-            event.kind == kind and event.run_id == run_id
-            for event in self._tables.events.rows.values()
-        ):
+        if run_id is not None and self._tables.endings.get(run_id) is not None:
             raise ConstraintError(f"{self._workspace_id}: run {run_id} has ended already")
         session_ids = () if session_id is None else self._with_ancestors(session_id)
         seq = self.next_seq()
         data = stamp(encode_rest(kind, change, payload, self._workspace_id), seq, self._now_ms)
         event = StoredEvent(seq, self._now_ms, kind, session_ids, run_id, data)
-        self._tables.events.put((self._workspace_id, seq), event)
+        self._tables.add_event(self._workspace_id, event)
         self._count(last_seq=seq)
         self.events.append(event)
         return seq
@@ -91,7 +89,7 @@ class MemoryTransaction:
             if row.workspace_id == mine:
                 self._remove_rows(session_id)
         for key in [key for key in tables.events.rows if key[0] == mine]:
-            tables.events.remove(key)
+            tables.remove_event(key)
         self._count(oldest=self.next_seq())
 
     def session(self, session_id: SessionId) -> Session | None:
@@ -123,7 +121,7 @@ class MemoryTransaction:
         for key, event in list(tables.events.rows.items()):
             own = event.session_ids[:1] == (session_id,)
             if own and key[0] == self._workspace_id and key[1] < self._first_seq:
-                tables.events.remove(key)
+                tables.remove_event(key)
         for entry in list(tables.runs.rows.values()):
             record = entry.row.record
             if record.session_id == session_id and record.workspace_id == self._workspace_id:
@@ -171,6 +169,9 @@ class MemoryTransaction:
         old = self._tables.runs.get(row.record.id)
         if old is None or old.row.record.workspace_id != row.record.workspace_id:
             raise ConstraintError(f"there is no run {row.record.id} in {row.record.workspace_id}")
+        ended = old.row.record.state is RunState.FINISHED
+        if ended and row.record.state is not RunState.FINISHED:
+            raise ConstraintError(f"run {row.record.id} has ended and cannot go on")
         self._tables.runs.put(row.record.id, attrs.evolve(old, row=row))
 
     def add_file_change(

@@ -11,7 +11,7 @@ import pytest
 
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
-from crush_trio.protocol.runs import RunRecord
+from crush_trio.protocol.runs import Outcome, RunRecord
 from crush_trio.protocol.sessions import Session
 from crush_trio.store.contract import (
     ConstraintError,
@@ -58,6 +58,30 @@ async def test_a_second_terminal_event_of_a_run_is_refused(bench: Bench) -> None
     with pytest.raises(ConstraintError):
         await bench.commit(ending(run_row("r")))
     assert [event.kind for _, event in bench.published] == ["run_complete"]
+
+
+async def test_no_event_carries_a_runs_id_after_its_terminal_event(bench: Bench) -> None:
+    """G1: the store itself refuses it, whoever asks."""
+
+    def late(tx: Transaction) -> int:
+        return tx.emit("retry", "created", {}, session_id=S, run_id=RunId("r"))
+
+    await bench.commit(lambda tx: tx.insert_run(run_row("r")))
+    await bench.commit(late)
+    await bench.commit(ending(run_row("r")))
+    with pytest.raises(ConstraintError):
+        await bench.commit(late)
+    assert [event.kind for _, event in bench.published] == ["retry", "run_complete"]
+
+
+async def test_an_ended_run_cannot_go_on(bench: Bench) -> None:
+    """G1."""
+    await bench.commit(lambda tx: tx.insert_run(run_row("r")))
+    await bench.commit(ending(run_row("r")))
+    with pytest.raises(ConstraintError):
+        await bench.commit(lambda tx: tx.put_run(run_row("r")))
+    assert await bench.store.run(RunId("r")) == finished(run_row("r"))
+    await bench.commit(lambda tx: tx.put_run(finished(run_row("r"), Outcome.FAILED)))
 
 
 @pytest.mark.parametrize(
