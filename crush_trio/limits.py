@@ -21,6 +21,7 @@ SHUTDOWN_TIMEOUT_S = 10.0  # whole shutdown; the watchdog exits 70 one second la
 SHUTDOWN_RUNS_S = 5.0
 SHUTDOWN_SUBSCRIBERS_S = 1.0
 SHUTDOWN_HTTP_S = 1.0
+SHUTDOWN_TOOLS_S = 1.0  # what is still in the server's cgroup; then the next start ends it
 SHUTDOWN_STORE_S = 2.0
 WATCHDOG_EXTRA_S = 1.0
 
@@ -53,6 +54,7 @@ DELTA_CHARS = 64 * 1024  # of text in one transient frame; more is split (at mos
 PING_INTERVAL_S = 20.0  # the server's application ping (contract 4)
 PEER_SILENT_S = 60.0  # a peer that ever pinged is closed with 4408 after this (contract 4)
 SEND_BLOCKED_S = 10.0  # a blocked send closes the connection (contract 4)
+STREAMS_PER_SOCKET = 64  # workspaces on one `/v1/ws`; one more is an `error` object (contract 3)
 TOOL_OUTPUT_LIVE_BYTES = 256 * 1024  # tool_output frames per call; the rest is only in the result
 
 # --- HTTP ---------------------------------------------------------------------------------
@@ -74,6 +76,7 @@ DISCONNECT_GRACE_S = 3.0  # on_disconnect=cancel: a client may come back within 
 
 # --- turn ---------------------------------------------------------------------------------
 MAX_STEPS = 200  # steps of one run when the prompt names no limit; then outcome limited
+CHARS_PER_TOKEN = 4  # where a provider does not count: streamed characters are tokens (CW 5.11)
 LOOP_WINDOW_STEPS = 10  # loop breaker looks at this many steps (R66)
 LOOP_REPEATS = 5  # the same call and result more often than this ends the run (R66)
 CONTEXT_FILE_BYTES = 64 * 1024  # of each context file; the rest is cut and said so
@@ -99,6 +102,8 @@ GREP_TIMEOUT_S = 5.0  # CW 7.4
 GREP_COLUMNS = 500  # CW 7.4
 LAUNCHER_GIVES_UP_S = 2.7  # a launcher reports what it could not kill; within KILL_TOTAL_S
 LAUNCHER_ANSWERS_S = 2.85  # a launcher silent for so long after a kill is killed with its tree
+CGROUP_PROBE_S = 2.0  # to try at start whether a cgroup can be used; then the subreaper is
+KILLED_DIES_S = 0.1  # a killed process is looked for this long; then it is named as left
 LAUNCHER_DROP_S = 0.1  # to end by itself after its last process; then it is ended by the kill
 OUTPUT_CHUNK_BYTES = 64 * 1024  # read from a tool's pipe at once; more waits in the pipe
 OUTPUT_DRAIN_BYTES = 1024 * 1024  # still read from each pipe after the shell's exit; more is lost

@@ -55,7 +55,7 @@ LAZY = ("server",)
 
 # Files that may open a nursery, and whose children it holds.
 NURSERIES: dict[str, str] = {
-    "agent/turn.py": "the checkpoint clock of one step's open text",
+    "agent/asking.py": "the clocks of one model request: its open text, the wait of a retry",
     "cli/run_flow.py": "one followed run: its events and the signals of its terminal",
     "cli/watch_flow.py": "one watched stream and the signals of its terminal",
     "client/follow.py": "inbox and outbox of one stream",
@@ -65,6 +65,7 @@ NURSERIES: dict[str, str] = {
     "server/edge/hypercorn_fixes.py": "the connections of one listener",
     "server/routes/runs.py": "one waiting answer: the run's end and the server's",
     "server/routes/stream.py": "inbox and outbox of one websocket",
+    "server/streams/many.py": "inbox, orders and outboxes of one socket with several workspaces",
     "server/serve.py": "the server's services and its signals",
     "tools/processes.py": "the output readers of one process",
 }

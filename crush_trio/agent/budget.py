@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from crush_trio import limits
@@ -69,10 +71,21 @@ class Budget:
         limit = self.limits.max_output_tokens
         return None if limit is None else max(1, limit - progress.usage.output_tokens)
 
-    def account(self, progress: Progress, end: StepEnd, message: Message) -> Progress:
-        """The progress with one step's usage, its cost and its text."""
-        usage = end.usage or Usage()
-        cost = end.cost_usd if end.cost_usd is not None else self.price(usage)
+    def meter(self, progress: Progress) -> StepMeter:
+        """What watches the next request while it streams."""
+        return StepMeter(self, progress)
+
+    def account(
+        self, progress: Progress, end: StepEnd | None, used: Usage, message: Message
+    ) -> Progress:
+        """The progress with one step's usage, its cost and its text.
+
+        ``used`` counts if the provider named no usage at the end, or there was none: ``end`` is
+        ``None`` for a step that was cut short.
+        """
+        usage = used if end is None or end.usage is None else end.usage
+        cost = end.cost_usd if end is not None else None
+        cost = self.price(usage) if cost is None else cost
         total = progress.cost_usd
         if cost is not None:
             total = (total or 0.0) + cost
@@ -104,6 +117,80 @@ class Budget:
                 "max_output_tokens", f"The run has written {written} tokens, its limit."
             )
         return None
+
+
+@attrs.define(eq=False)
+class StepMeter:
+    """Says how much one step may still stream, in characters, so that asking costs one comparison.
+
+    Counts what the provider has reported, and beyond that a token per `limits.CHARS_PER_TOKEN`
+    characters. An answer of exactly the limit is whole; one more token is cut. An answer whose
+    provider tells only at its end that it went over is whole, too: nothing was cut, and the run
+    ends as it would have, unless it wants one more step.
+    """
+
+    budget: Budget
+    before: Progress
+    room: float = attrs.field(default=math.inf, init=False)
+    """The length of streamed content beyond which a limit is crossed."""
+    _reported: Usage = attrs.field(default=Usage(), init=False)
+    _at: int = attrs.field(default=0, init=False)
+    _code: str = attrs.field(default="", init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._measure()
+
+    def report(self, usage: Usage, length: int) -> None:
+        """Take the provider's own count, made when ``length`` characters had been streamed."""
+        self._reported = usage
+        self._at = length if usage.output_tokens else 0  # it has not counted them yet
+        self._measure()
+
+    def reset(self) -> None:
+        """The request is made again from the start."""
+        self.report(Usage(), 0)
+
+    def used(self, length: int) -> Usage:
+        """What the step has used, after ``length`` characters."""
+        return self._reported.plus(Usage(output_tokens=tokens_of(length - self._at)))
+
+    def over(self) -> RunError:
+        """Which limit is crossed when more than `room` was streamed."""
+        wanted = self.budget.limits
+        if self._code == "max_cost_usd":
+            return RunError(self._code, f"The run reached its limit of ${wanted.max_cost_usd:g}.")
+        return RunError(
+            "max_output_tokens",
+            f"The run reached its limit of {wanted.max_output_tokens} output tokens.",
+        )
+
+    def _measure(self) -> None:
+        left = {"max_output_tokens": self._tokens_left(), "max_cost_usd": self._paid_tokens_left()}
+        self._code = min(left, key=lambda code: left[code])
+        tokens = left[self._code]
+        # With less than nothing left even an empty answer is too long.
+        self.room = -1 if tokens < 0 else self._at + tokens * limits.CHARS_PER_TOKEN
+
+    def _tokens_left(self) -> float:
+        limit = self.budget.limits.max_output_tokens
+        if limit is None:
+            return math.inf
+        return limit - self.before.usage.output_tokens - self._reported.output_tokens
+
+    def _paid_tokens_left(self) -> float:
+        limit, price = self.budget.limits.max_cost_usd, self.budget.info.cost_per_1m_out
+        spent = self.budget.price(self._reported)
+        if limit is None or spent is None or price is None:
+            return math.inf
+        dollars = limit - (self.before.cost_usd or 0.0) - spent
+        if dollars < 0 or not price:
+            return -1.0 if dollars < 0 else math.inf
+        return math.floor(dollars * 1e6 / price + 1e-6)  # what a float lost is not a token
+
+
+def tokens_of(length: int) -> int:
+    """An estimate of how many tokens so many characters are (CW 5.11)."""
+    return -(-length // limits.CHARS_PER_TOKEN)
 
 
 def denied_error(progress: Progress) -> RunError | None:

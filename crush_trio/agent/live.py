@@ -93,27 +93,34 @@ class LiveMessage:
     _has_text: bool = attrs.field(default=False, init=False)
     _final: Message | None = attrs.field(default=None, init=False)
     changed: bool = attrs.field(default=False, init=False)
+    length: int = attrs.field(default=0, init=False)
+    """Characters of content that were streamed."""
 
-    def apply(self, event: ModelEvent) -> None:
-        """Take in one piece."""
-        self.changed = True
+    def apply(self, event: ModelEvent) -> bool:
+        """Take in one piece; whether it was content, that is, added something."""
+        content = False
         match event:
             case TextDelta(text):
-                self._grow("text", text)
+                content = self._grow("text", text)
             case ReasoningDelta(text):
-                self._grow("reasoning", text)
+                content = self._grow("reasoning", text)
             case ReasoningEnd(signature):
-                self._end_reasoning(signature)
+                content = self._end_reasoning(signature)
             case ToolCallStart(call_id, name):
-                self._start_call(call_id, name)
+                content = self._start_call(call_id, name)
             case ToolInputDelta(call_id, text):
-                self._grow_call(call_id, text)
+                content = self._grow_call(call_id, text)
             case ToolCallEnd(call_id, text):
-                self._end_call(call_id, text)
+                content = self._end_call(call_id, text)
             case StreamReset():
                 self._parts.clear()
                 self._calls.clear()
                 self._has_text = False
+                self.length = 0
+                self.changed = True
+        if content:
+            self.changed = True
+        return content
 
     def present(self) -> Message:
         """The whole message as it stands now: open, until `finish`."""
@@ -135,58 +142,62 @@ class LiveMessage:
         finals = (part.final() for part in self._parts)
         return tuple(part for part in finals if isinstance(part, ToolCallPart))
 
-    def _grow(self, kind: str, text: str) -> None:
+    def _grow(self, kind: str, text: str) -> bool:
         if kind == "text":
             if not self._parts and not self._has_text:
                 text = text.removeprefix("\n")  # R51
             self._has_text = True
         if not text:
-            return
+            return False
         last = self._parts[-1] if self._parts else None
         if last is None or last.kind != kind or last.finished:
             last = _OpenPart(kind, self.now_s())
             self._parts.append(last)
+        self.length += len(text)
         self.show(len(self._parts) - 1, kind, last.add(text), text, None)
+        return True
 
-    def _end_reasoning(self, signature: str) -> None:
+    def _end_reasoning(self, signature: str) -> bool:
+        ended = False
         for part in self._parts:
             if part.kind == "reasoning" and not part.finished:
-                part.finished = True
+                part.finished = ended = True
                 part.finished_at = self.now_s()
                 part.signature = signature
+        return ended
 
-    def _start_call(self, call_id: str, name: str) -> None:
+    def _start_call(self, call_id: str, name: str) -> bool:
         if call_id in self._calls:
-            return
+            return False
         unique, number = call_id, 1
         while unique in self.taken or any(part.tool_call_id == unique for part in self._parts):
             number += 1
             unique = f"{call_id}~{number}"
         self._calls[call_id] = len(self._parts)
         self._parts.append(_OpenPart("tool_input", self.now_s(), unique, name))
+        self.length += len(name)
         self.show(len(self._parts) - 1, "tool_input", 0, "", unique)
+        return True
 
-    def _grow_call(self, call_id: str, text: str) -> None:
+    def _grow_call(self, call_id: str, text: str) -> bool:
         index = self._calls.get(call_id)
-        if index is None or not text:
-            return
+        if index is None or not text or self._parts[index].finished:
+            return False
         part = self._parts[index]
-        if not part.finished:
-            self.show(index, "tool_input", part.add(text), text, part.tool_call_id)
+        self.length += len(text)
+        self.show(index, "tool_input", part.add(text), text, part.tool_call_id)
+        return True
 
-    def _end_call(self, call_id: str, text: str) -> None:
+    def _end_call(self, call_id: str, text: str) -> bool:
         index = self._calls.get(call_id)
-        if index is None:
-            return
+        if index is None or self._parts[index].finished:
+            return False
         part = self._parts[index]
-        if part.finished:
-            return
         if text.startswith(part.text()):
-            rest = text[part.length :]
-            if rest:
-                self.show(index, "tool_input", part.add(rest), rest, part.tool_call_id)
+            self._grow_call(call_id, text[part.length :])
         else:
             # The deltas said something else. What was shown stays what they add up to; the
             # finished message has the truth.
             part.corrected = text
         part.finished = True
+        return True

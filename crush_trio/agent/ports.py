@@ -98,6 +98,17 @@ class StreamReset:
     cause: str
 
 
+@attrs.frozen
+class UsageSoFar:
+    """What the provider has counted of this request until now; replaces what it said before.
+
+    No content: a model that sends nothing else is silent. Output tokens that it has not counted
+    are estimated from what it has streamed since.
+    """
+
+    usage: Usage
+
+
 ModelEvent: TypeAlias = (
     TextDelta
     | ReasoningDelta
@@ -106,6 +117,7 @@ ModelEvent: TypeAlias = (
     | ToolInputDelta
     | ToolCallEnd
     | StreamReset
+    | UsageSoFar
 )
 Emit: TypeAlias = Callable[[ModelEvent], None]
 """Takes one event at once; never waits. Must be called from the task that called `Model.stream`."""

@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Protocol
 
 import attrs
-import trio
 
 from crush_trio import limits
 from crush_trio.agent import calls, transcript
-from crush_trio.agent.budget import Budget, LimitReached, Progress, denied_error
+from crush_trio.agent.asking import Asking, AskingJournal
+from crush_trio.agent.budget import Budget, Progress, denied_error
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import (
     Model,
     ModelError,
-    ModelEvent,
     ModelRequest,
     StepEnd,
-    StreamReset,
     Tool,
     ToolContext,
     ToolResult,
@@ -31,7 +29,7 @@ from crush_trio.protocol.messages import FinishPart, Message, ToolCallPart
 from crush_trio.protocol.runs import Limits, Outcome, RunError
 
 
-class TurnJournal(Protocol):
+class TurnJournal(AskingJournal, Protocol):
     """Where a turn writes. What is staged becomes durable with the next `flush` or `begin_step`,
     or with the run's terminal commit, in one transaction each."""
 
@@ -67,14 +65,6 @@ class TurnJournal(Protocol):
         self, index: int, part: str, offset: int, text: str, tool_call_id: str | None
     ) -> None:
         """Show a piece of the live message."""
-        ...
-
-    def checkpoint(self) -> None:
-        """Write the live message's present state to its row, without waiting (G8)."""
-        ...
-
-    def show_reset(self, reset: StreamReset) -> None:
-        """Show that the model is asked again, and the emptied message."""
         ...
 
 
@@ -153,9 +143,8 @@ class Turn:
         taken = frozenset(call.id for known in self._messages for call in known.tool_calls())
         live = LiveMessage(assistant, self.journal.show_delta, self.given.now_s, taken)
         self.journal.open_live(live)
-        end = await self._stream(live)
+        end = await self._ask(live)
         asked = live.calls()
-        self.progress = self._budget.account(self.progress, end, live.present())
         if not asked and not self.progress.text.strip() and not self.progress.tool_calls:
             raise ModelError("empty_answer", "The model gave an empty answer.", retryable=True)
         message = live.finish(_finish_reason(end, asked))
@@ -172,32 +161,19 @@ class Turn:
         # joins before that sees all of it.
         return asked, end
 
-    async def _stream(self, live: LiveMessage) -> StepEnd:
-        """One model request, with the checkpoints of its open text and the idle limit."""
+    async def _ask(self, live: LiveMessage) -> StepEnd:
+        """One model request; what was used is counted however it ends."""
+        meter = self._budget.meter(self.progress)
         idle_s = self.given.limits.idle_timeout_s or math.inf
+        asking = Asking(
+            self.given.model, self._request(), live, meter, self.journal, self._wait_on, idle_s
+        )
         end: StepEnd | None = None
-        failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._checkpoint_while_open, live)
-            with trio.move_on_after(idle_s) as idle:
-
-                def emit(event: ModelEvent) -> None:
-                    live.apply(event)
-                    if idle_s < math.inf:  # a new deadline costs a third of what a token costs
-                        idle.deadline = trio.current_time() + idle_s
-                    if isinstance(event, StreamReset):
-                        idle.deadline += event.delay_s  # the wait is ours, not the model's
-                        self.journal.show_reset(event)
-
-                try:
-                    end = await self.given.model.stream(self._request(), emit)
-                except Exception as exc:
-                    failure = exc
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        if end is None:
-            raise LimitReached("idle_timeout", f"The model was silent for {idle_s:g} s.")
+        try:
+            end = await asking.answer()
+        finally:
+            used = meter.used(live.length)
+            self.progress = self._budget.account(self.progress, end, used, live.present())
         return end
 
     def _request(self) -> ModelRequest:
@@ -213,12 +189,8 @@ class Turn:
             max_output_tokens=self._budget.output_tokens_left(self.progress),
         )
 
-    async def _checkpoint_while_open(self, live: LiveMessage) -> None:
-        while True:
-            await trio.sleep(limits.TEXT_CHECKPOINT_S)
-            if live.changed:
-                live.changed = False
-                self.journal.checkpoint()
+    def _wait_on(self, what: str) -> None:
+        self.progress = attrs.evolve(self.progress, waiting_on=what)
 
     # --- the tools ------------------------------------------------------------------------
 
@@ -240,7 +212,8 @@ class Turn:
                 self.given.session_id, self.given.run_id, part, self.given.now_s()
             )
             self._messages.append(message)
-            self._note_result(call, result)
+            after = f"tool:{asked[number + 1].name}" if number + 1 < len(asked) else "model"
+            self._note_result(call, result, after)
             self.journal.stage_message(message, self.progress)
             self.journal.stage_effects(result)
             stopped = stopped or result.stop_turn
@@ -270,12 +243,13 @@ class Turn:
         except Exception as exc:  # a tool's bug or a broken machine: the model may try another way
             return ToolResult(f"{call.name} failed: {type(exc).__name__}: {exc}", is_error=True)
 
-    def _note_result(self, call: ToolCallPart, result: ToolResult) -> None:
+    def _note_result(self, call: ToolCallPart, result: ToolResult, waiting_on: str) -> None:
         self.progress = attrs.evolve(
             self.progress,
             tool_calls=self.progress.tool_calls + 1,
             denied=self.progress.denied + result.denied,
             started_calls=self.progress.started_calls - {call.id},
+            waiting_on=waiting_on,
         )
 
     # --- endings --------------------------------------------------------------------------

@@ -109,6 +109,13 @@ def change_run(tx: Transaction, run_id: RunId, **changes: Any) -> RunRow:
     return changed
 
 
+def wait_on(tx: Transaction, run_id: RunId, waiting_on: str) -> None:
+    """Publish what an open run waits for, if that is news."""
+    record = stored_run(tx, run_id).record
+    if record.state is not RunState.FINISHED and record.waiting_on != waiting_on:
+        change_run(tx, run_id, waiting_on=waiting_on)
+
+
 def accept_run(tx: Transaction, row: RunRow) -> RunRow:
     """Make an acceptance durable: the row, its receipt and its first event.
 

@@ -269,6 +269,16 @@ class RunJournal:
 
         def write(tx: Transaction) -> None:
             tx.emit("retry", "created", retry, session_id=self.session_id, run_id=self.run_id)
+            commits.wait_on(tx, self.run_id, "retry")
+
+        with suppress(StoreError):  # the next flush fails the same way, and ends the run
+            self.store.commit_nowait(self.workspace_id, write)
+
+    def show_waiting_on(self, waiting_on: str) -> None:
+        """Publish what the run waits for now, in a commit that nobody waits for."""
+
+        def write(tx: Transaction) -> None:
+            commits.wait_on(tx, self.run_id, waiting_on)
 
         with suppress(StoreError):  # the next flush fails the same way, and ends the run
             self.store.commit_nowait(self.workspace_id, write)

@@ -93,9 +93,14 @@ def test_the_deltas_add_up_to_the_present_parts(pieces: list[ModelEvent]) -> Non
     seen = Seen()
     message = live(seen, "y")
     for piece in pieces:
-        message.apply(piece)
+        before, length = message.present().parts, message.length
+        message.changed = False
+        content = message.apply(piece)
         assert seen.parts == shown(message.present())
-    assert message.changed == bool(pieces)
+        assert message.changed == content
+        assert content or (message.present().parts, message.length) == (before, length)
+    names = sum(len(call.name) for call in message.calls())
+    assert message.length == names + sum(len(text) for _, text, _ in seen.parts)
 
 
 @given(events, events)

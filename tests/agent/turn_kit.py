@@ -44,6 +44,7 @@ class ListJournal:
     live: LiveMessage | None = None
     durable: list[list[str]] = attrs.field(factory=list)
     checkpoints: list[str] = attrs.field(factory=list)
+    waits: list[str] = attrs.field(factory=list)
     resets: list[StreamReset] = attrs.field(factory=list)
     effects: list[ToolResult] = attrs.field(factory=list)
 
@@ -89,6 +90,11 @@ class ListJournal:
     def show_reset(self, reset: StreamReset) -> None:
         """Note it."""
         self.resets.append(reset)
+        self.waits.append("retry")
+
+    def show_waiting_on(self, waiting_on: str) -> None:
+        """Note it."""
+        self.waits.append(waiting_on)
 
     def messages(self) -> list[Message]:
         """What the turn has written, the open message as it stands."""
