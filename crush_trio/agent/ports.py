@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
@@ -173,6 +173,15 @@ class Model(Protocol):
         Raises:
             ModelError: The provider failed, refused, or broke off.
         """
+        ...
+
+
+@runtime_checkable
+class Titler(Protocol):
+    """A model that gives sessions their titles (CW 5.12)."""
+
+    def titler(self) -> Model | None:
+        """What to ask for a title: a smaller model, itself, or nothing."""
         ...
 
 

@@ -19,6 +19,7 @@ from crush_trio.agent.ports import (
     ModelInfo,
     ModelRequest,
     StepEnd,
+    Titler,
 )
 from crush_trio.models.prompts import prompt_of
 from crush_trio.models.recorded_step import RecordedStep
@@ -107,6 +108,10 @@ class RecordingModel:
         step.ended(end, trio.current_time())
         self._write()
         return end
+
+    def titler(self) -> Model | None:
+        """The recorded model's; titles are not recorded."""
+        return self._model.titler() if isinstance(self._model, Titler) else None
 
     def _script(self) -> bytes:
         info = self._model.info

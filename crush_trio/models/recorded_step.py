@@ -22,6 +22,7 @@ from crush_trio.agent.ports import (
     ToolCallEnd,
     ToolCallStart,
     ToolInputDelta,
+    UsageSoFar,
 )
 
 _PAUSE_S = 0.25
@@ -86,6 +87,8 @@ class RecordedStep:
             case ToolCallEnd(call, raw):
                 stretch = self._calls.pop(call)
                 self._put({"tool": stretch.name} | _input(raw) | stretch.pace(), stretch)
+            case UsageSoFar(usage):
+                self._mark({"usage_so_far": attrs.asdict(usage)}, now)
             case StreamReset(attempt, most, delay_s, cause):
                 self._calls.clear()
                 value = {"reset": cause, "attempt": attempt, "max_attempts": most}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import attrs
 import orjson
 import trio
 
 from crush_trio import limits
 from crush_trio.agent.ports import (
     Emit,
+    Model,
     ModelError,
     ModelEvent,
     ModelInfo,
@@ -22,6 +25,7 @@ from crush_trio.agent.ports import (
     ToolCallEnd,
     ToolCallStart,
     ToolInputDelta,
+    UsageSoFar,
 )
 from crush_trio.models import script_schema as s
 from crush_trio.models.call_ids import call_id
@@ -79,6 +83,11 @@ class ScriptModel:
             cost_usd=step.cost_usd,
         )
 
+    def titler(self) -> Model | None:
+        """What answers with the script's title, if it has one."""
+        title = self._script.title
+        return None if title is None else _TitleModel(title, self.info)
+
     def _step(self, request: ModelRequest) -> s.Step | None:
         prompt, number = prompt_of(request)
         steps = [
@@ -99,6 +108,19 @@ class ScriptModel:
             'of the run needs one more: add it, or set "then" to "end" or "repeat".',
             title="Script exhausted",
         )
+
+
+@attrs.frozen
+class _TitleModel:
+    title: s.Title
+    info: ModelInfo
+
+    async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
+        await trio.sleep(math.inf if self.title.silence else self.title.delay_ms / 1000)
+        if self.title.error is not None:
+            raise ModelError("provider_error", self.title.error)
+        emit(TextDelta(self.title.text))
+        return StepEnd("end_turn", _usage(self.title.usage), self.title.cost_usd)
 
 
 async def _play(action: s.Action, request: ModelRequest, position: int, emit: Emit) -> None:
@@ -124,6 +146,9 @@ async def _play(action: s.Action, request: ModelRequest, position: int, emit: Em
             raise ModelError(
                 action.code, action.error, retryable=action.retryable, title=action.title
             )
+        case s.Counted():
+            report = UsageSoFar(_numbers(action.usage_so_far))
+            await _send([report], action.times, action.every_ms, emit)
         case s.Silence():
             await trio.sleep_forever()
         case s.Cut():
@@ -168,8 +193,10 @@ def _pieces(text: str, chars: int | None) -> list[str]:
 
 
 def _usage(numbers: s.UsageNumbers | None) -> Usage | None:
-    if numbers is None:
-        return None
+    return None if numbers is None else _numbers(numbers)
+
+
+def _numbers(numbers: s.UsageNumbers) -> Usage:
     return Usage(
         numbers.input_tokens,
         numbers.output_tokens,

@@ -108,7 +108,26 @@ class Cut:
     cut: bool = attrs.field(metadata=rule(one_of=(True,)))
 
 
-Action: TypeAlias = Text | Reasoning | Tool | Wait | Reset | Error | Silence | Cut
+@attrs.frozen
+class UsageNumbers:
+    """Tokens the step reports."""
+
+    input_tokens: int = attrs.field(default=0, metadata=_count)
+    output_tokens: int = attrs.field(default=0, metadata=_count)
+    cache_read_tokens: int = attrs.field(default=0, metadata=_count)
+    cache_write_tokens: int = attrs.field(default=0, metadata=_count)
+
+
+@attrs.frozen
+class Counted:
+    """Reports what was used so far, ``times`` times, and no content; a provider's ping, too."""
+
+    usage_so_far: UsageNumbers
+    times: int = attrs.field(default=1, metadata=rule(at_least=1, at_most=limits.SCRIPT_TOKENS_MAX))
+    every_ms: float = attrs.field(default=0.0, metadata=_ms)
+
+
+Action: TypeAlias = Text | Reasoning | Tool | Wait | Reset | Error | Silence | Cut | Counted
 ACTIONS: Final[dict[str, type[Any]]] = {
     "text": Text,
     "reasoning": Reasoning,
@@ -118,6 +137,7 @@ ACTIONS: Final[dict[str, type[Any]]] = {
     "error": Error,
     "silence": Silence,
     "cut": Cut,
+    "usage_so_far": Counted,
 }
 """The key that makes an object this action. No action has the key of another."""
 
@@ -143,16 +163,6 @@ class When:
 
 
 @attrs.frozen
-class UsageNumbers:
-    """Tokens the step reports."""
-
-    input_tokens: int = attrs.field(default=0, metadata=_count)
-    output_tokens: int = attrs.field(default=0, metadata=_count)
-    cache_read_tokens: int = attrs.field(default=0, metadata=_count)
-    cache_write_tokens: int = attrs.field(default=0, metadata=_count)
-
-
-@attrs.frozen
 class Step:
     """What the model does in one request.
 
@@ -164,6 +174,21 @@ class Step:
     usage: UsageNumbers | None = None
     cost_usd: float | None = attrs.field(default=None, metadata=_count)
     finish: str | None = attrs.field(default=None, metadata=rule(one_of=FINISH))
+
+
+@attrs.frozen
+class Title:
+    """What the script answers when it is asked for a session's title, after ``delay_ms``.
+
+    ``error`` fails instead, ``silence`` never answers.
+    """
+
+    text: str = ""
+    delay_ms: float = attrs.field(default=0.0, metadata=_ms)
+    error: str | None = None
+    silence: bool = False
+    usage: UsageNumbers | None = None
+    cost_usd: float | None = attrs.field(default=None, metadata=_count)
 
 
 @attrs.frozen
@@ -179,12 +204,16 @@ class ModelFacts:
 
 @attrs.frozen
 class Script:
-    """A whole file. ``then`` says what comes when a run asks for more steps than there are."""
+    """A whole file. ``then`` says what comes when a run asks for more steps than there are.
+
+    Without ``title`` it offers no titles.
+    """
 
     steps: tuple[Step, ...]
     version: int = attrs.field(default=1, metadata=rule(one_of=(1,)))
     model: ModelFacts = ModelFacts()
     then: str = attrs.field(default="error", metadata=rule(one_of=THEN))
+    title: Title | None = None
 
 
 def load_script(path: Path) -> Script:

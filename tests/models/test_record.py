@@ -47,6 +47,7 @@ async def test_a_recording_streams_the_same_pieces_at_the_same_times(
         {"reasoning": "thinking", "signature": "s", "piece_chars": 4, "every_ms": 50},
         {"text": "ab", "tokens": 5, "every_ms": 10},
         {"wait_ms": 400},
+        {"usage_so_far": {"input_tokens": 3}, "times": 2, "every_ms": 100},
         {"text": "after a pause"},
         {"reset": "status 500", "attempt": 1, "max_attempts": 3, "delay_ms": 2000},
         {"text": "again"},

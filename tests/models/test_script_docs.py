@@ -42,7 +42,7 @@ async def test_the_example_does_what_the_page_says(autojump_clock: trio.testing.
 
 @pytest.mark.parametrize(
     "cls",
-    [s.Script, s.ModelFacts, s.When, s.UsageNumbers, s.Step, *s.ACTIONS.values()],
+    [s.Script, s.ModelFacts, s.When, s.UsageNumbers, s.Step, s.Title, *s.ACTIONS.values()],
     ids=lambda cls: cls.__name__,
 )
 def test_the_page_names_every_key(cls: type[attrs.AttrsInstance]) -> None:

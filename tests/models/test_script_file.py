@@ -17,7 +17,7 @@ from crush_trio.models import script_schema as s
 from crush_trio.protocol.errors import DecodeError
 
 SCHEMA = orjson.loads(s.schema_text())
-CLASSES = [s.Script, s.ModelFacts, s.When, s.UsageNumbers, s.Step, *s.ACTIONS.values()]
+CLASSES = [s.Script, s.ModelFacts, s.When, s.UsageNumbers, s.Step, s.Title, *s.ACTIONS.values()]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,10 @@ CLASSES = [s.Script, s.ModelFacts, s.When, s.UsageNumbers, s.Step, *s.ACTIONS.va
         ([], "$: expected an object, not a list"),
         ({}, "$: missing key steps"),
         ({"steps": {}}, "$.steps: expected a list, not an object"),
-        ({"steps": [], "step": 1}, "$: unknown key step; expected steps, version, model, then"),
+        (
+            {"steps": [], "step": 1},
+            "$: unknown key step; expected steps, version, model, then, title",
+        ),
         ({"steps": [], "then": "stop"}, "$.then: expected one of error, end, repeat, not stop"),
         ({"steps": [], "version": 2}, "$.version: expected one of 1, not 2"),
         ({"steps": [], "version": True}, "$.version: expected a whole number, not true or false"),
@@ -41,7 +44,7 @@ CLASSES = [s.Script, s.ModelFacts, s.When, s.UsageNumbers, s.Step, *s.ACTIONS.va
         (
             {"steps": [{"actions": [{"text": "a", "cut": True}]}]},
             "$.steps[0].actions[0]: expected exactly one of text, reasoning, tool, wait_ms, reset, "
-            "error, silence, cut, found text and cut",
+            "error, silence, cut, usage_so_far, found text and cut",
         ),
         ({"steps": [{"actions": [{"text": "a", "ms": 1}]}]}, "actions[0]: unknown key ms"),
         ({"steps": [{"actions": [{"text": 3}]}]}, "actions[0].text: expected a string"),

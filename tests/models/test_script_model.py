@@ -261,3 +261,25 @@ async def test_the_model_says_of_itself_what_the_file_says() -> None:
     assert (info.provider, info.model, info.name) == ("script", "/scripts/demo.json", "demo")
     assert (info.context_window, info.cost_per_1m_in, info.cost_per_1m_out) == (9, 1.5, None)
     assert script_of().info.name == "demo"
+
+
+async def test_a_title_is_answered_only_if_the_script_has_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """CW 5.12."""
+    assert script().titler() is None
+    numbers = {"input_tokens": 3, "output_tokens": 2}
+    titler = script_of(title={"text": "A name", "delay_ms": 500, "usage": numbers}).titler()
+    assert titler is not None
+    events, end = await play(titler, request())
+    assert (text_of(events), end) == ("A name", StepEnd("end_turn", Usage(3, 2)))
+    assert trio.current_time() == pytest.approx(0.5)
+    broken = script_of(title={"error": "Too busy."}).titler()
+    assert broken is not None
+    with pytest.raises(ModelError, match="Too busy"):
+        await play(broken, request())
+    silent = script_of(title={"silence": True}).titler()
+    assert silent is not None
+    with trio.move_on_after(1e6) as scope:
+        await play(silent, request())
+    assert scope.cancelled_caught
