@@ -15,7 +15,7 @@ from unittest.mock import Mock
 import attrs
 import pytest
 
-from crush_trio.protocol import codec, errors, events, messages, requests, runs, sessions
+from crush_trio.protocol import codec, errors, events, messages, questions, requests, runs, sessions
 from crush_trio.server import routes
 from crush_trio.server.edge.app_base import create_quart_app
 from crush_trio.server.edge.gate import Gate
@@ -29,7 +29,14 @@ BLOCKS = [(match[1], match[2]) for match in _BLOCK.finditer(PAGE)]
 FRAMES = [text for name, text in BLOCKS if name == "frame"]
 
 REQUESTS = frozenset(
-    {"CreateWorkspace", "CreateSession", "PromptRequest", "EditRequest", "ControlRequest"}
+    {
+        "CreateWorkspace",
+        "CreateSession",
+        "PromptRequest",
+        "EditRequest",
+        "ControlRequest",
+        "SubscribeFrame",
+    }
 )
 """What clients write; they may leave keys out."""
 
@@ -43,7 +50,7 @@ def _classes(*modules: ModuleType) -> dict[str, type[Any]]:
     }
 
 
-CLASSES = _classes(messages, sessions, runs, events, requests)
+CLASSES = _classes(messages, sessions, runs, events, questions, requests)
 
 
 def _ids(blocks: list[tuple[str, str]]) -> list[str]:

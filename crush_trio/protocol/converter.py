@@ -12,15 +12,29 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from crush_trio.protocol import messages as m
+from crush_trio.protocol import questions as q
 from crush_trio.protocol import strict
-from crush_trio.protocol.events import AgentEvent, MessageDelta, Ping, Pong, ToolOutput
+from crush_trio.protocol.events import (
+    AgentEvent,
+    Bye,
+    Hello,
+    MessageDelta,
+    Ping,
+    Pong,
+    Replayed,
+    Resync,
+    ToolOutput,
+)
 from crush_trio.protocol.requests import (
     IF_BUSY,
+    IF_BUSY_WITHOUT_STEERING,
     ON_DISCONNECT,
     PERMISSION_MODES,
     EditRequest,
     PromptRequest,
+    ShellRequest,
     Snapshot,
+    SummarizeRequest,
 )
 from crush_trio.protocol.runs import Limits, RunComplete
 from crush_trio.protocol.sessions import Session
@@ -55,7 +69,15 @@ _ALWAYS: dict[type[Any], frozenset[str]] = {
     AgentEvent: frozenset({"type"}),
     MessageDelta: frozenset(attrs.fields_dict(MessageDelta)) - {"tool_call_id"},
     ToolOutput: frozenset(attrs.fields_dict(ToolOutput)) - {"run_id", "job_id"},
+    q.Choice: frozenset({"id", "label"}),
+    q.Question: frozenset({"id", "type", "question"}),
+    q.QuestionRequest: frozenset({"id", "session_id", "tool_call_id", "questions"}),
+    q.QuestionResponse: frozenset({"request_id"}),
     Snapshot: frozenset(attrs.fields_dict(Snapshot)) - {"session", "sessions", "messages"},
+    Hello: frozenset(attrs.fields_dict(Hello)) - {"workspace_id"},
+    Replayed: frozenset({"seq"}),
+    Resync: frozenset(attrs.fields_dict(Resync)) - {"workspace_id"},
+    Bye: frozenset({"reason"}),
     Ping: frozenset(),
     Pong: frozenset(),
 }
@@ -68,6 +90,8 @@ _CHOICES: dict[type[Any], dict[str, tuple[str, ...]]] = {
         "permission_mode": PERMISSION_MODES,
         "on_disconnect": ON_DISCONNECT,
     },
+    SummarizeRequest: {"if_busy": IF_BUSY_WITHOUT_STEERING, "on_disconnect": ON_DISCONNECT},
+    ShellRequest: {"if_busy": IF_BUSY_WITHOUT_STEERING, "on_disconnect": ON_DISCONNECT},
 }
 _NOT_NEGATIVE: dict[type[Any], frozenset[str]] = {
     Limits: frozenset(attrs.fields_dict(Limits)),

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from crush_trio.protocol.messages import Message
+from crush_trio.protocol.questions import QuestionNotification, QuestionRequest
 from crush_trio.protocol.runs import RunComplete, RunRecord
 from crush_trio.protocol.sessions import FileVersion, Session
 
@@ -36,13 +37,20 @@ CHANGES = ("created", "updated", "deleted")
 
 @attrs.frozen
 class AgentEvent:
-    """An agent's notice: ``type`` is agent_finished or error. CW's ``message`` is left out."""
+    """An agent's notice: ``type`` is agent_finished, error or summarize. CW's ``message`` is left
+    out.
+
+    ``tokens_before`` and ``tokens_after`` (additions to CW, of summarize) say how large the
+    conversation was for the model, and how large its summary is.
+    """
 
     type: str
     session_id: str = ""
     session_title: str = ""
     run_id: str = ""
     error: str = ""
+    tokens_before: int = 0
+    tokens_after: int = 0
 
 
 @attrs.frozen
@@ -72,7 +80,7 @@ class PermissionRequest:
 
 @attrs.frozen
 class PermissionNotification:
-    """How a permission question ended, or neither flag: it was asked (CW 6.1)."""
+    """How a permission request ended: exactly one flag is set, exactly once (CW 6.1, R69)."""
 
     tool_call_id: str
     granted: bool = False
@@ -96,6 +104,8 @@ Payload: TypeAlias = (
     | Retry
     | PermissionRequest
     | PermissionNotification
+    | QuestionRequest
+    | QuestionNotification
     | ConfigChanged
     | dict[str, Any]
 )
@@ -111,6 +121,8 @@ PAYLOAD_CLASS: dict[str, type[Any]] = {
     "retry": Retry,
     "permission_request": PermissionRequest,
     "permission_notification": PermissionNotification,
+    "question_batch_request": QuestionRequest,
+    "question_batch_notification": QuestionNotification,
     "config_changed": ConfigChanged,
 }
 
@@ -172,6 +184,7 @@ class Hello:
     server_id: str
     epoch: str
     seq: int
+    workspace_id: str | None = None
 
 
 @attrs.frozen
@@ -179,6 +192,7 @@ class Replayed:
     """Everything before this was history; from here on it is live."""
 
     seq: int
+    workspace_id: str | None = None
 
 
 @attrs.frozen
@@ -188,6 +202,7 @@ class Resync:
     reason: str
     seq: int
     epoch: str
+    workspace_id: str | None = None
 
 
 @attrs.frozen
@@ -195,6 +210,7 @@ class Ping:
     """A sign of life; from the server, everything selected up to ``seq`` has been sent."""
 
     seq: int | None = None
+    workspace_id: str | None = None
 
 
 @attrs.frozen
@@ -209,6 +225,31 @@ class Bye:
     """The last frame: ``reason`` says why the server ends the stream."""
 
     reason: str
+    workspace_id: str | None = None
+
+
+@attrs.frozen
+class Subscribed:
+    """What follows of this workspace belongs to the newest ``subscribe`` that named it."""
+
+    workspace_id: str
+
+
+@attrs.frozen
+class Unsubscribed:
+    """Nothing of this workspace follows any more."""
+
+    workspace_id: str
+
+
+@attrs.frozen
+class StreamError:
+    """A ``subscribe`` was refused and changed nothing; the fields are those of an HTTP error."""
+
+    workspace_id: str
+    code: str
+    message: str
+    retryable: bool = False
 
 
 @attrs.frozen
@@ -225,7 +266,10 @@ class UnknownFrame:
         return seq if type(seq) is int else None
 
 
-Control: TypeAlias = Hello | Replayed | Resync | Ping | Pong | Bye
+Control: TypeAlias = (
+    Hello | Replayed | Resync | Ping | Pong | Bye | Subscribed | Unsubscribed | StreamError
+)
+"""About a stream; ``workspace_id`` is set where one socket carries several workspaces."""
 Frame: TypeAlias = Event | MessageDelta | ToolOutput | Control | UnknownFrame
 
 CONTROL_CLASS: dict[str, type[Any]] = {
@@ -235,6 +279,9 @@ CONTROL_CLASS: dict[str, type[Any]] = {
     "ping": Ping,
     "pong": Pong,
     "bye": Bye,
+    "subscribed": Subscribed,
+    "unsubscribed": Unsubscribed,
+    "error": StreamError,
     "message_delta": MessageDelta,
     "tool_output": ToolOutput,
 }

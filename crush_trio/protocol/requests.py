@@ -8,12 +8,15 @@ import attrs
 
 from crush_trio.protocol.events import PermissionRequest
 from crush_trio.protocol.messages import Message
+from crush_trio.protocol.questions import QuestionRequest
 from crush_trio.protocol.runs import Limits, RunRecord
 from crush_trio.protocol.sessions import Session
 
 IF_BUSY = ("enqueue", "steer", "interrupt", "reject")
+IF_BUSY_WITHOUT_STEERING = ("enqueue", "interrupt", "reject")
 PERMISSION_MODES = ("ask", "deny", "allow")
 ON_DISCONNECT = ("continue", "cancel")
+GRANT_ACTIONS = ("allow", "allow_session", "deny")
 
 
 @attrs.frozen
@@ -33,6 +36,7 @@ class PromptRequest:
     ``if_busy`` defaults to enqueue with a ``run_id`` and to steer without one. ``model`` is
     ``provider/model``. ``allow_tools`` and ``deny_tools`` are permission patterns (contract 7).
     ``record`` is the absolute path of a script file to be written, which must not exist.
+    ``compact: false`` leaves the conversation whole however long it gets (R63).
     """
 
     session_id: str = ""
@@ -48,6 +52,69 @@ class PromptRequest:
     client_id: str | None = None
     on_disconnect: str | None = None
     record: str | None = None
+    compact: bool | None = None
+
+
+@attrs.frozen
+class SummarizeRequest:
+    """``POST …/agent/sessions/{s}/summarize``, a body one may leave out (CW 2.5, R65).
+
+    ``wait: false`` answers when it is accepted, as for a prompt, not when it has ended.
+    """
+
+    run_id: str | None = None
+    if_busy: str | None = None
+    model: str | None = None
+    limits: Limits | None = None
+    client_id: str | None = None
+    on_disconnect: str | None = None
+    wait: bool = True
+
+
+@attrs.frozen
+class ShellRequest:
+    """``POST …/agent/sessions/{s}/shell`` (CW 13.4): a command that a person typed.
+
+    ``session_id`` and ``term_width`` have no effect: the path names the session, and the command
+    has no terminal. ``wait`` is as in `SummarizeRequest`.
+    """
+
+    command: str = ""
+    session_id: str = ""
+    term_width: int | None = None
+    run_id: str | None = None
+    if_busy: str | None = None
+    limits: Limits | None = None
+    client_id: str | None = None
+    on_disconnect: str | None = None
+    wait: bool = True
+
+
+@attrs.frozen
+class ShellAnswer:
+    """How a command ended (CW 13.4); ``outcome`` and ``run_id`` are additions."""
+
+    output: str
+    exit_code: int
+    run_id: str
+    outcome: str
+
+
+@attrs.frozen
+class SubscribeFrame:
+    """``{"type": "subscribe"}`` on ``GET /v1/ws``: the parameters of a workspace's own stream.
+
+    ``after`` is a sequence number, ``now`` or ``start``; ``kinds`` a list with commas.
+    """
+
+    workspace_id: str
+    type: str = "subscribe"
+    after: Any = None
+    epoch: str | None = None
+    session_id: str | None = None
+    kinds: str | None = None
+    detail: str | None = None
+    client_id: str | None = None
 
 
 @attrs.frozen
@@ -110,7 +177,11 @@ class WorkspaceInfo:
 
 @attrs.frozen
 class VersionInfo:
-    """``GET /v1/version`` (CW 1.4), with the protocol's major number and the server's identity."""
+    """``GET /v1/version`` (CW 1.4), with the protocol's major number and the server's identity.
+
+    ``process_control`` says what keeps a command's processes together: ``cgroup``, ``subreaper``,
+    or ``process_group`` (macOS).
+    """
 
     version: str
     commit: str
@@ -120,6 +191,7 @@ class VersionInfo:
     protocol: int
     server_id: str
     pid: int
+    process_control: str = ""
 
 
 @attrs.frozen
@@ -133,13 +205,65 @@ class Health:
 
 
 @attrs.frozen
+class PermissionEcho:
+    """A permission request as an answer sends it back; what is left out is not compared."""
+
+    id: str = ""
+    session_id: str | None = None
+    tool_call_id: str | None = None
+    tool_name: str | None = None
+    description: str | None = None
+    action: str | None = None
+    params: Any = None
+    path: str | None = None
+
+
+@attrs.frozen
+class PermissionGrant:
+    """``POST …/permissions/grant``: ``action`` is one of `GRANT_ACTIONS`.
+
+    ``message`` goes to the model with a denial.
+    """
+
+    permission: PermissionEcho = PermissionEcho()
+    action: str = ""
+    message: str = ""
+
+
+@attrs.frozen
+class Resolution:
+    """Whether an answer decided; if not, how the request had ended and who decided that.
+
+    ``ending`` is allowed, allowed_session, denied, answered, cancelled, expired or withdrawn;
+    ``None`` if no such request is known.
+    """
+
+    resolved: bool
+    ending: str | None = None
+    decided_by: str | None = None
+    decided_at_ms: int | None = None
+
+
+@attrs.frozen
 class PendingPermission:
-    """A pending permission request with its age and its deadline, both in seconds."""
+    """A permission request that waits: for ``age_s`` seconds, and for ``deadline_s`` more."""
 
     request: PermissionRequest
     run_id: str
     age_s: float
     deadline_s: float
+    workspace_id: str = ""
+
+
+@attrs.frozen
+class PendingQuestion:
+    """A batch of questions that waits, as `PendingPermission`."""
+
+    request: QuestionRequest
+    run_id: str
+    age_s: float
+    deadline_s: float
+    workspace_id: str = ""
 
 
 @attrs.frozen
@@ -153,7 +277,7 @@ class Snapshot:
     epoch: str
     runs: tuple[RunRecord, ...]
     permissions: tuple[PendingPermission, ...] = ()
-    questions: tuple[dict[str, Any], ...] = ()
+    questions: tuple[PendingQuestion, ...] = ()
     session: Session | None = None
     sessions: tuple[Session, ...] | None = None
     messages: tuple[Message, ...] | None = None

@@ -18,6 +18,13 @@ from crush_trio.protocol.messages import Message
 from crush_trio.protocol.requests import PromptRequest
 from crush_trio.protocol.runs import LeftProcess, Receipt, RunRecord
 from crush_trio.protocol.sessions import FileVersion, Session
+from crush_trio.store.asks import AskReads, AskWrites
+from crush_trio.store.asks import AskRow as AskRow  # part of the contract, as all names below
+from crush_trio.store.asks import Grant as Grant
+from crush_trio.store.asks import without_details as without_details
+from crush_trio.store.events import EventPage as EventPage
+from crush_trio.store.events import Selection as Selection
+from crush_trio.store.events import StoredEvent as StoredEvent
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -69,44 +76,6 @@ class StoredMessage:
 
 
 @attrs.frozen
-class StoredEvent:
-    """An event as committed.
-
-    ``data`` is the whole encoded object of contract 4, at most `limits.FRAME_OUT_BYTES`.
-    ``session_ids`` names its session and that session's ancestors, so that a filter on a
-    session includes its sub-sessions.
-    """
-
-    seq: int
-    ts_ms: int
-    kind: str
-    session_ids: tuple[SessionId, ...]
-    run_id: RunId | None
-    data: bytes
-
-
-@attrs.frozen
-class Selection:
-    """Which events a subscriber wants; ``None`` selects everything.
-
-    ``kinds`` are event types; ``message`` includes ``message_delta``.
-    """
-
-    session_id: SessionId | None = None
-    kinds: frozenset[str] | None = None
-
-    def selects(self, kind: str, session_ids: tuple[SessionId, ...]) -> bool:
-        """Whether an event of this kind and these sessions is wanted.
-
-        An event without a session concerns the whole workspace and passes a session filter.
-        """
-        named = "message" if kind == "message_delta" else kind
-        if self.kinds is not None and not {kind, named} & self.kinds:
-            return False
-        return self.session_id is None or not session_ids or self.session_id in session_ids
-
-
-@attrs.frozen
 class SnapshotRows:
     """Rows read in one consistent view of the database, as of event ``seq``."""
 
@@ -114,6 +83,7 @@ class SnapshotRows:
     sessions: tuple[Session, ...]
     messages: tuple[Message, ...]
     runs: tuple[RunRecord, ...]
+    asks: tuple[AskRow, ...] = ()
 
 
 class DuplicateRunError(Exception):
@@ -128,7 +98,7 @@ class ConstraintError(Exception):
     """
 
 
-class Transaction(Protocol):
+class Transaction(AskWrites, Protocol):
     """One commit in the making. Synchronous; never kept beyond its function.
 
     Reads see the writes made before them, in this transaction too.
@@ -207,6 +177,10 @@ class Transaction(Protocol):
         """Insert a message at its place, or replace its content (its place never changes)."""
         ...
 
+    def remove_message(self, message_id: MessageId) -> Message | None:
+        """Delete one message of this workspace; returns it, or ``None`` if there is none."""
+        ...
+
     def run(self, run_id: RunId) -> RunRow | None:
         """One run, of any workspace: ids are unique per server."""
         ...
@@ -277,7 +251,7 @@ Publish = Callable[[WorkspaceId, Sequence[StoredEvent]], None]
 """Takes committed events, in order, in the Trio thread; must not wait or raise."""
 
 
-class Store(Protocol):
+class Store(AskReads, Protocol):
     """The durable state of one server. Reads see every commit whose ticket has returned."""
 
     @property
@@ -379,22 +353,8 @@ class Store(Protocol):
         messages: int,
         before: MessageId | None,
     ) -> SnapshotRows:
-        """Session(s), the newest ``messages`` messages and the open runs, as of one ``seq``.
+        """Session(s), messages, open runs and pending requests, as of one ``seq``.
 
         Without ``session_id``: all sessions of the workspace and no messages.
         """
         ...
-
-
-@attrs.frozen
-class EventPage:
-    """A page of events.
-
-    ``scanned`` is the cursor up to which everything was looked at (a page may be short because
-    the filter dropped events). ``oldest`` is the seq from which on retention has removed nothing
-    (1 at first, ``last_seq + 1`` if all is gone): a cursor below ``oldest - 1`` cannot be served.
-    """
-
-    events: tuple[StoredEvent, ...]
-    scanned: int
-    oldest: int

@@ -19,9 +19,11 @@ from crush_trio.protocol.sessions import FileVersion, Session
 from crush_trio.store import rules
 from crush_trio.store.clock import wall_clock_ms
 from crush_trio.store.contract import (
+    AskRow,
     Commit,
     Committed,
     EventPage,
+    Grant,
     Publish,
     RunRow,
     Selection,
@@ -186,6 +188,23 @@ class MemoryStore:
         found = [(path, at_ns) for (owner, path), at_ns in marks if owner == session_id]
         return dict(sorted(found, key=lambda item: (-item[1], item[0])))
 
+    async def ask(self, ask_id: str) -> AskRow | None:
+        """See `crush_trio.store.asks.AskReads.ask`."""
+        await trio.lowlevel.checkpoint()
+        return self._tables.asks.get(ask_id)
+
+    async def pending_asks(self, workspace_id: WorkspaceId | None = None) -> tuple[AskRow, ...]:
+        """See `crush_trio.store.asks.AskReads.pending_asks`."""
+        await trio.lowlevel.checkpoint()
+        found = self._tables.pending_asks()
+        return tuple(row for row in found if workspace_id in (None, row.workspace_id))
+
+    async def grants(self, session_id: SessionId) -> frozenset[Grant]:
+        """See `crush_trio.store.asks.AskReads.grants`."""
+        await trio.lowlevel.checkpoint()
+        rows = self._tables.grants.rows
+        return frozenset(grant for owner, grant in rows if owner == session_id)
+
     async def last_seq(self, workspace_id: WorkspaceId) -> int:
         """See `crush_trio.store.contract.Store.last_seq`."""
         await trio.lowlevel.checkpoint()
@@ -237,11 +256,17 @@ class MemoryStore:
             and (family is None or entry.row.record.session_id in family)
         ]
         opened.sort(key=lambda record: record.accept_seq)
+        asks = [
+            row
+            for row in self._tables.pending_asks()
+            if row.workspace_id == workspace_id and (family is None or row.session_id in family)
+        ]
         return SnapshotRows(
             seq=self._tables.counters_of(workspace_id).last_seq,
             sessions=sessions,
             messages=kept,
             runs=tuple(opened),
+            asks=tuple(asks),
         )
 
     def _sessions(self, workspace_id: WorkspaceId) -> tuple[Session, ...]:

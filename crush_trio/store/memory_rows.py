@@ -9,7 +9,14 @@ import attrs
 
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId
 from crush_trio.protocol.sessions import FileVersion, Session
-from crush_trio.store.contract import RunRow, StoredEvent, StoredMessage, WorkspaceRow
+from crush_trio.store.contract import (
+    AskRow,
+    Grant,
+    RunRow,
+    StoredEvent,
+    StoredMessage,
+    WorkspaceRow,
+)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -84,6 +91,8 @@ class Tables:
         self.runs: Table[RunId, RunEntry] = Table(self.undo)
         self.files: Table[str, FileVersion] = Table(self.undo)
         self.reads: Table[tuple[SessionId, str], int] = Table(self.undo)
+        self.asks: Table[str, AskRow] = Table(self.undo)
+        self.grants: Table[tuple[SessionId, Grant], None] = Table(self.undo)
         self.events: Table[tuple[WorkspaceId, int], StoredEvent] = Table(self.undo)
         self.endings: Table[RunId, int] = Table(self.undo)
         """The ``seq`` of each stored `run_complete`."""
@@ -118,6 +127,10 @@ class Tables:
         """A session's messages in order (G7)."""
         found = [row for row in self.messages.rows.values() if row.message.session_id == session_id]
         return tuple(sorted(found, key=lambda row: (row.accept_seq, row.ordinal)))
+
+    def pending_asks(self) -> tuple[AskRow, ...]:
+        """The requests that wait, oldest first."""
+        return tuple(row for row in self.asks.rows.values() if row.ending is None)
 
     def below(self, session_id: SessionId) -> tuple[SessionId, ...]:
         """All sessions below this one, at any depth."""

@@ -11,8 +11,10 @@ from crush_trio.protocol.runs import RunState
 from crush_trio.protocol.sessions import FileVersion, Session
 from crush_trio.store import rules
 from crush_trio.store.contract import (
+    AskRow,
     ConstraintError,
     DuplicateRunError,
+    Grant,
     RunRow,
     StoredEvent,
     StoredMessage,
@@ -150,6 +152,17 @@ class MemoryTransaction:
         counted = attrs.evolve(session, message_count=session.message_count + 1)
         tables.sessions.put(message.session_id, counted)
 
+    def remove_message(self, message_id: MessageId) -> Message | None:
+        """See `crush_trio.store.contract.Transaction.remove_message`."""
+        message = self.message(message_id)
+        if message is None or self.session(message.session_id) is None:
+            return None
+        session = self._need_session(message.session_id)
+        self._tables.messages.remove(message_id)
+        counted = attrs.evolve(session, message_count=session.message_count - 1)
+        self._tables.sessions.put(message.session_id, counted)
+        return message
+
     def run(self, run_id: RunId) -> RunRow | None:
         """See `crush_trio.store.contract.Transaction.run`."""
         entry = self._tables.runs.get(run_id)
@@ -199,6 +212,27 @@ class MemoryTransaction:
         self._need_session(session_id)
         self._tables.reads.put((session_id, path), at_ns)
 
+    def ask(self, ask_id: str) -> AskRow | None:
+        """See `crush_trio.store.asks.AskWrites.ask`."""
+        return self._tables.asks.get(ask_id)
+
+    def pending_asks(self, run_id: RunId) -> tuple[AskRow, ...]:
+        """See `crush_trio.store.asks.AskWrites.pending_asks`."""
+        return tuple(row for row in self._tables.pending_asks() if row.run_id == run_id)
+
+    def put_ask(self, row: AskRow) -> None:
+        """See `crush_trio.store.asks.AskWrites.put_ask`."""
+        old = self._tables.asks.get(row.id)
+        if old is not None and old.ending is not None:
+            raise ConstraintError(f"{self._workspace_id}: this request has ended already")
+        self._need_session(row.session_id)
+        self._tables.asks.put(row.id, row)
+
+    def add_grant(self, session_id: SessionId, grant: Grant) -> None:
+        """See `crush_trio.store.asks.AskWrites.add_grant`."""
+        self._need_session(session_id)
+        self._tables.grants.put((session_id, grant), None)
+
     def _remove_rows(self, session_id: SessionId) -> None:
         tables = self._tables
         tables.sessions.remove(session_id)
@@ -209,6 +243,10 @@ class MemoryTransaction:
                 tables.files.remove(item.id)
         for key in [key for key in tables.reads.rows if key[0] == session_id]:
             tables.reads.remove(key)
+        for ask in [ask for ask in tables.asks.rows.values() if ask.session_id == session_id]:
+            tables.asks.remove(ask.id)
+        for granted in [key for key in tables.grants.rows if key[0] == session_id]:
+            tables.grants.remove(granted)
 
     def _with_ancestors(self, session_id: SessionId) -> tuple[SessionId, ...]:
         known = self._removed.get(session_id)

@@ -10,7 +10,7 @@ import attrs
 from hypothesis import strategies as st
 
 from crush_trio.limits import INT_MAX
-from crush_trio.protocol import events, messages, requests, runs, sessions
+from crush_trio.protocol import events, messages, questions, requests, runs, sessions
 from crush_trio.protocol.messages import Part, UnknownPart
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -42,7 +42,7 @@ def classes_of(*modules: ModuleType) -> list[type[Any]]:
     ]
 
 
-CLASSES = classes_of(messages, sessions, runs, events, requests)
+CLASSES = classes_of(messages, sessions, runs, events, questions, requests)
 """Every class with a fixed shape."""
 
 

@@ -22,7 +22,7 @@ from crush_trio.store.contract import (
     StoredEvent,
     WorkspaceRow,
 )
-from crush_trio.store.sqlite import rows
+from crush_trio.store.sqlite import asks, rows
 
 _FAMILY = (
     "WITH RECURSIVE family (id) AS (VALUES (?) UNION SELECT c.id FROM sessions c"
@@ -241,10 +241,13 @@ def snapshot(
             f"SELECT record FROM runs WHERE {of_runs} ORDER BY accept_seq, n", values
         ).fetchall()
         kept = messages(conn, session_id, limit, before) if session_id and found else ()
+        family = session_id and {row[0] for row in conn.execute(_FAMILY, (session_id,))}
+        waiting = asks.pending(conn, workspace_id)
         seq = last_seq(conn, workspace_id)
     return SnapshotRows(
         seq=seq,
         sessions=tuple(rows.session_of(row) for row in found),
         messages=kept,
         runs=tuple(rows.record_of(row) for row in opened),
+        asks=tuple(row for row in waiting if not family or row.session_id in family),
     )

@@ -19,8 +19,10 @@ from crush_trio.protocol.runs import RunRecord
 from crush_trio.protocol.sessions import FileVersion, Session
 from crush_trio.store.clock import wall_clock_ms
 from crush_trio.store.contract import (
+    AskRow,
     Commit,
     EventPage,
+    Grant,
     Publish,
     RunRow,
     Selection,
@@ -28,7 +30,7 @@ from crush_trio.store.contract import (
     Ticket,
     WorkspaceRow,
 )
-from crush_trio.store.sqlite import errors, reads
+from crush_trio.store.sqlite import asks, errors, reads
 from crush_trio.store.sqlite.connect import SYNCHRONOUS, connect_reader
 from crush_trio.store.sqlite.migrate import shipped_migrations
 from crush_trio.store.sqlite.opening import Opened, open_directory
@@ -140,6 +142,18 @@ class SqliteStore:
         """See `crush_trio.store.contract.Store.reads`."""
         return await self._read(lambda conn: reads.read_marks(conn, session_id))
 
+    async def ask(self, ask_id: str) -> AskRow | None:
+        """See `crush_trio.store.asks.AskReads.ask`."""
+        return await self._read(lambda conn: asks.one(conn, ask_id))
+
+    async def pending_asks(self, workspace_id: WorkspaceId | None = None) -> tuple[AskRow, ...]:
+        """See `crush_trio.store.asks.AskReads.pending_asks`."""
+        return await self._read(lambda conn: asks.pending(conn, workspace_id))
+
+    async def grants(self, session_id: SessionId) -> frozenset[Grant]:
+        """See `crush_trio.store.asks.AskReads.grants`."""
+        return await self._read(lambda conn: asks.grants(conn, session_id))
+
     async def last_seq(self, workspace_id: WorkspaceId) -> int:
         """See `crush_trio.store.contract.Store.last_seq`."""
         return await self._read(lambda conn: reads.last_seq(conn, workspace_id))
@@ -182,10 +196,10 @@ class SqliteStore:
         finally:
             self._readers.append(conn)
 
-    async def _close(self) -> None:
-        """Finish what is queued and close everything, within `limits.SHUTDOWN_STORE_S`."""
+    async def _close(self, within_s: float) -> None:
+        """Finish what is queued and close everything, within so many seconds."""
         self._writer.stop()
-        with trio.move_on_after(limits.SHUTDOWN_STORE_S, shield=True):
+        with trio.move_on_after(within_s, shield=True):
             for borrower in range(limits.READER_THREADS):  # until no read is under way
                 await self._limiter.acquire_on_behalf_of(borrower)
             while self._readers:
@@ -202,6 +216,7 @@ async def open_store(
     publish: Publish,
     now_ms: Callable[[], int] = wall_clock_ms,
     migrations: Sequence[str] | None = None,
+    closing_s: float = limits.SHUTDOWN_STORE_S,
 ) -> AsyncIterator[SqliteStore]:
     """The store of a data directory, which is locked until the block is left.
 
@@ -211,6 +226,7 @@ async def open_store(
         publish: Gets the events of every commit, after it and before its ticket returns.
         now_ms: Unix milliseconds.
         migrations: The schema's steps; the shipped ones unless a test brings its own.
+        closing_s: The most that leaving the block takes.
 
     Raises:
         StoreError: In use (``data_dir_in_use``), damaged, newer, not writable, or full.
@@ -234,5 +250,5 @@ async def open_store(
     try:
         yield store
     finally:
-        await store._close()  # noqa: ASYNC102  # shields and bounds itself
+        await store._close(closing_s)  # noqa: ASYNC102  # shields and bounds itself
         opened.lock.release()

@@ -15,15 +15,17 @@ from crush_trio.protocol.messages import Message
 from crush_trio.protocol.sessions import FileVersion, Session
 from crush_trio.store import rules
 from crush_trio.store.contract import (
+    AskRow,
     ConstraintError,
     DuplicateRunError,
+    Grant,
     RunRow,
     StoredEvent,
     StoredMessage,
     WorkspaceRow,
 )
 from crush_trio.store.encoding import encode_rest, stamp
-from crush_trio.store.sqlite import rows
+from crush_trio.store.sqlite import asks, rows
 
 R = TypeVar("R")
 
@@ -213,6 +215,18 @@ class SqliteTransaction:
             (message.session_id,),
         )
 
+    def remove_message(self, message_id: MessageId) -> Message | None:
+        """See `crush_trio.store.contract.Transaction.remove_message`."""
+        message = self.message(message_id)
+        if message is None or self.session(message.session_id) is None:
+            return None
+        self._write("DELETE FROM messages WHERE id = ?", (message_id,))
+        self._write(
+            "UPDATE sessions SET message_count = message_count - 1 WHERE id = ?",
+            (message.session_id,),
+        )
+        return message
+
     def run(self, run_id: RunId) -> RunRow | None:
         """See `crush_trio.store.contract.Transaction.run`."""
         return self._one(
@@ -281,6 +295,22 @@ class SqliteTransaction:
             "INSERT OR REPLACE INTO reads (session_id, path, at_ns) VALUES (?, ?, ?)",
             (session_id, path, at_ns),
         )
+
+    def ask(self, ask_id: str) -> AskRow | None:
+        """See `crush_trio.store.asks.AskWrites.ask`."""
+        return asks.one(self._conn, ask_id)
+
+    def pending_asks(self, run_id: RunId) -> tuple[AskRow, ...]:
+        """See `crush_trio.store.asks.AskWrites.pending_asks`."""
+        return asks.pending_of_run(self._conn, run_id)
+
+    def put_ask(self, row: AskRow) -> None:
+        """See `crush_trio.store.asks.AskWrites.put_ask`."""
+        self._write(asks.PUT, asks.columns(row))
+
+    def add_grant(self, session_id: SessionId, grant: Grant) -> None:
+        """See `crush_trio.store.asks.AskWrites.add_grant`."""
+        self._write(asks.ADD_GRANT, (session_id, grant.tool_name, grant.action, grant.path))
 
     def _with_ancestors(self, session_id: SessionId) -> tuple[SessionId, ...]:
         known = self._removed.get(session_id)
