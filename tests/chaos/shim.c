@@ -73,15 +73,15 @@ static int met(int call) {
         return result; \
     }
 
-/* One that writes: torn, half of it reaches the file. */
+/* One that writes: torn, half of it reaches the file, if it is more than one sector. */
 #define WRITING(name, number, parameters, arguments, half) \
     ssize_t name parameters { \
         NEXT(name); \
         int action = met(number); \
         if (action == FAIL) { errno = control->error; return -1; } \
-        if (action == TORN) { next half; die(); } \
+        if (action == TORN && size > 512) { next half; die(); } \
         ssize_t result = next arguments; \
-        if (action == KILL_AFTER) die(); \
+        if (action == KILL_AFTER || action == TORN) die(); \
         return result; \
     }
 

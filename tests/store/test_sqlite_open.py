@@ -307,6 +307,34 @@ async def test_an_unclean_end_on_another_boot_begins_a_new_epoch(
     assert await visit(tmp_path) != first
 
 
+async def test_kills_before_the_lock_file_is_written_do_not_begin_a_new_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G8: a process that only died has broken no numbering, however often it died there."""
+    first = await visit(tmp_path)
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(self: DirectoryLock, **_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectoryLock, "note", killed)
+        for _ in range(3):
+            with pytest.raises(KilledError):
+                await visit(tmp_path)
+    assert await visit(tmp_path) == first
+
+
+async def test_a_lock_file_with_the_end_of_an_older_line_is_read(tmp_path: Path) -> None:
+    """G8: as a kill between writing the line and cutting the file leaves it."""
+    first = await visit(tmp_path)
+    with (tmp_path / LOCK_NAME).open("ab") as file:
+        file.write(b'host/run/s", "opens": 1}\n')
+    assert await visit(tmp_path) == first
+
+
 @pytest.mark.parametrize(
     ("marks", "boot", "noted", "goes_on"),
     [
@@ -317,6 +345,8 @@ async def test_an_unclean_end_on_another_boot_begins_a_new_epoch(
         (Marks("e", "b", False, 3), "other", 3, False),
         (Marks("e", "", False, 3), "", 3, False),
         (Marks("e", "b", True, 3), "b", 4, False),
+        (Marks("e", "b", False, 3), "b", 2, True),
+        (Marks("e", "b", False, 3), "b", 1, False),
         (Marks("e", "b", True, 3), "b", None, False),
     ],
 )

@@ -29,9 +29,11 @@ def epoch_goes_on(marks: Marks, *, boot: str, noted_opens: int | None) -> bool:
         marks: As found in the database.
         boot: This boot of the machine; empty if it cannot be known.
         noted_opens: How often the directory was opened according to the lock file, which is not
-            part of a restored database; ``None`` if there is no lock file.
+            part of a restored database; ``None`` if there is no lock file. It is written right
+            after the database, so a kill in between leaves it one behind; a restored copy is
+            behind it, never ahead.
     """
-    if not marks.epoch or noted_opens != marks.opens:
+    if not marks.epoch or noted_opens not in (marks.opens, marks.opens - 1):
         return False  # new, or another state of the file than the one opened last
     # After a power cut the last commits of durability "normal" may be gone, and their numbers
     # would be given again. A process that died alone loses nothing.
@@ -54,9 +56,11 @@ def begin(conn: sqlite3.Connection, noted_opens: int | None) -> Marks:
     boot = boot_id()
     found = read_marks(conn)
     goes_on = epoch_goes_on(found, boot=boot, noted_opens=noted_opens)
-    marks = Marks(
-        epoch=found.epoch if goes_on else new_id(), boot=boot, clean=False, opens=found.opens + 1
-    )
+    # One more than the lock file says, so that any number of kills before it is written leave it
+    # one behind and not further.
+    opens = noted_opens + 1 if goes_on and noted_opens is not None else found.opens + 1
+    epoch = found.epoch if goes_on else new_id()
+    marks = Marks(epoch, boot, clean=False, opens=opens)
     _write(conn, marks)
     return marks
 

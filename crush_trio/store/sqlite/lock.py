@@ -78,7 +78,8 @@ class DirectoryLock:
 
 
 def _read(fd: int) -> Holder | None:
-    text = os.pread(fd, 4096, 0)
+    # One line counts: after a kill between the two steps of `note`, an older one's end follows.
+    text = os.pread(fd, 4096, 0).partition(b"\n")[0]
     try:
         value: Any = json.loads(text)
         return Holder(
