@@ -22,6 +22,7 @@ from crush_trio.models.record import RecordingModel, check_record_file
 from crush_trio.protocol.errors import ConfigError, Refused, StoreError
 from crush_trio.protocol.runs import LeftProcess, ProcessReport
 from crush_trio.tools.catalogue import builtin_tools
+from crush_trio.tools.cgroup import Cgroup
 from crush_trio.tools.environment import tool_environment
 from crush_trio.tools.permission import decide, parse_pattern
 from crush_trio.tools.processes import RunProcesses
@@ -83,6 +84,7 @@ class ServerKit:
 
     data_dir: Path
     spill: SpillArea
+    cgroup: Cgroup | None = None
     live: dict[int, tuple[LeftProcess, ...]] = attrs.field(factory=dict, init=False)
     _keys: Iterator[int] = attrs.field(factory=count, init=False)
     _setups: dict[Path, tuple[_Fingerprint, Setup]] = attrs.field(factory=dict, init=False)
@@ -145,7 +147,7 @@ class ServerKit:
                 self.live[key] = live
             on_live(live)
 
-        return RunProcesses(self.spill, note, folder)
+        return RunProcesses(self.spill, note, folder, self.cgroup)
 
     def forget_outputs(self, folder: str) -> None:
         """See `host.kit.Kit`."""
@@ -157,6 +159,10 @@ class ServerKit:
     def launcher_pids(self) -> tuple[int, ...]:
         """The pids of all tool process launchers that run now."""
         return tuple(process.pid for live in self.live.values() for process in live)
+
+    def is_tool(self, pid: int) -> bool:
+        """Whether a process is in the cgroup of a tool, also when its launcher is gone."""
+        return bool(self.live) and self.cgroup is not None and self.cgroup.has(pid)
 
     async def kill_recorded(self, processes: tuple[LeftProcess, ...]) -> ProcessReport:
         """See `host.kit.Kit`."""

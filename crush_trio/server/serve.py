@@ -49,6 +49,7 @@ from crush_trio.store.sqlite import SqliteStore, open_store
 from crush_trio.tools.spill import SpillArea
 
 logger = logging.getLogger("crush_trio")
+from crush_trio.tools.cgroup import process_control, server_cgroup
 
 EXIT_CANNOT_START = 4
 EXIT_STORE_FAILED = 75
@@ -103,7 +104,10 @@ async def _open_parts(
         options.data_dir, durability=options.durability, publish=journal.publish
     ) as store:
         cleanup.enter_context(_logging_to(options.data_dir, verbose=options.verbose))
-        yield store, journal, ServerKit(options.data_dir, SpillArea(options.data_dir / "outputs"))
+        async with server_cgroup(options.data_dir) as cgroup:
+            logger.info("tool processes are kept together by %s", process_control(cgroup))
+            outputs = SpillArea(options.data_dir / "outputs")
+            yield store, journal, ServerKit(options.data_dir, outputs, cgroup)
 
 
 async def _serve_with(
@@ -184,6 +188,7 @@ def _create_app(
     gate = Gate(
         uid=os.getuid(),
         tokens=tokens,
+        process_control=process_control(kit.cgroup),
         bound=frozenset(name for each in bound for name in each.names),
         allowed_hosts=frozenset(options.allowed_hosts),
         allowed_origins=frozenset(options.allowed_origins),
@@ -213,6 +218,7 @@ def _announce(bound: Sequence[BoundSocket]) -> None:
 
 
 # --- what stops a server ------------------------------------------------------------------
+        in_tool_cgroup=kit.is_tool,
 
 
 async def _stop_on_signal(stop: Stop) -> None:

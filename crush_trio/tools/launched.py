@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import trio
 
 from crush_trio.limits import (
     KILL_GRACE_S,
+    KILLED_DIES_S,
     LAUNCHER_ANSWERS_S,
     LAUNCHER_DROP_S,
     LAUNCHER_GIVES_UP_S,
 )
 from crush_trio.protocol.runs import LeftProcess
 from crush_trio.tools import process_table
+from crush_trio.tools.cgroup import Cgroup, launcher_cgroup
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
@@ -33,7 +36,13 @@ class Launched:
     """
 
     def __init__(
-        self, process: trio.Process, control: int, status: int, stdout: int, stderr: int
+        self,
+        process: trio.Process,
+        control: int,
+        status: int,
+        stdout: int,
+        stderr: int,
+        cgroup: Cgroup | None,
     ) -> None:
         self.process = process
         self.stdout = stdout
@@ -45,6 +54,7 @@ class Launched:
         """Its processes that were alive when the shell exited."""
         self.killed = 0
         self.left: tuple[LeftProcess, ...] = ()
+        self._cgroup = launcher_cgroup(cgroup, self.record)
         self._control = control
         self._status = status
         self._text = b""
@@ -54,8 +64,14 @@ class Launched:
         self._reading = trio.Lock()
 
     @classmethod
-    async def start(cls, argv: tuple[str, ...], cwd: Path, env: Mapping[str, str]) -> Launched:
-        """Start ``argv`` in ``cwd`` with exactly ``env``.
+    async def start(
+        cls,
+        argv: tuple[str, ...],
+        cwd: Path,
+        env: Mapping[str, str],
+        cgroup: Cgroup | None = None,
+    ) -> Launched:
+        """Start ``argv`` in ``cwd`` with exactly ``env``, in a child of the server's ``cgroup``.
 
         Raises:
             OSError: ``cwd`` does not exist, the arguments are too long, or no process can be made.
@@ -72,8 +88,9 @@ class Launched:
             (control_r, control_w), (status_r, status_w), (out_r, out_w), (err_r, err_w) = fds
             numbers = (str(fd) for fd in (control_r, status_w, out_r, err_r))
             bounds = (str(KILL_GRACE_S), str(LAUNCHER_GIVES_UP_S), str(int("LC_CTYPE" not in env)))
+            group = "" if cgroup is None else str(cgroup.path)
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-I", "-S", str(LAUNCHER), *numbers, *bounds, *argv],
+                [sys.executable, "-I", "-S", str(LAUNCHER), *numbers, *bounds, group, *argv],
                 cwd=cwd,
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
@@ -83,7 +100,7 @@ class Launched:
                 start_new_session=True,
             )
             ours.pop_all()
-        return cls(process, control_w, status_r, out_r, err_r)
+        return cls(process, control_w, status_r, out_r, err_r, cgroup)
 
     async def wait_shell(self) -> None:
         """Return when the shell has exited, or the launcher is gone without having said so."""
@@ -160,13 +177,22 @@ class Launched:
             tree = (
                 *process_table.descendants(self.record.pid),
                 *process_table.marked(self.record.pid, self.record.started),
+                *(self._cgroup.members() if self._cgroup is not None else ()),
             )
             found.update((one.pid, one) for one in tree)
             for one in tree:
                 process_table.send(one, signal.SIGKILL)
+            if self._cgroup is not None:
+                self._cgroup.kill()
         process_table.send(self.record, signal.SIGKILL)
         self.killed = max(self.killed, len(found))
+        looked_until = time.monotonic() + KILLED_DIES_S
         self.left = process_table.still_there(found.values())
+        while self.left and time.monotonic() < looked_until:
+            time.sleep(0.002)
+            self.left = process_table.still_there(self.left)
+        if self._cgroup is not None:
+            self._cgroup.remove()  # if it is not empty yet, the server's end removes it
 
     def _tell(self, word: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):  # it is gone, which is what we want of it

@@ -8,9 +8,13 @@ the control pipe closes, every descendant of the command is ended: TERM, a grace
   is no way out, and "``waitpid`` says no children" means exactly "nothing is left".
 * The control pipe's only writer is the server. A server that dies, by whatever signal, closes it.
 * ``waitpid(-1)`` is right here and nowhere else: this process has no other children.
+* Where the server has a cgroup, the command gets a child of it before its first instruction: then
+  the kernel itself knows the whole tree, and ends it at one word, faster than it can fork. This
+  process stays outside, so that a command cannot be confused with who watches over it.
 
 Arguments: control fd, status fd, read ends of the command's stdout and stderr, grace and total in
-seconds, 1 to take LC_CTYPE (which the interpreter adds by itself) out of the environment, argv.
+seconds, 1 to take LC_CTYPE (which the interpreter adds by itself) out of the environment, the
+server's cgroup directory or nothing, argv.
 Control bytes: ``k`` kill, ``d`` read the command's pipes from now on and forget what comes.
 Status lines: ``started PID``, ``exited CODE ALIVE``, ``ended KILLED``, ``left PID START COMMAND``.
 
@@ -62,6 +66,57 @@ def descendants() -> dict[int, int]:
     return found
 
 
+def make_group(server_group: str) -> str:
+    """The command's own cgroup, named as `tools.cgroup` expects; empty if it cannot be made."""
+    own = stat_of(os.getpid())
+    if not server_group or own is None:
+        return ""
+    path = f"{server_group}/{os.getpid()}-{own[2]}"
+    try:
+        os.makedirs(path)  # with the server's own, should somebody have tidied that away
+    except OSError:
+        return ""  # the subreaper alone has to do
+    return path
+
+
+def folders(group: str) -> list[str]:
+    """A cgroup and those a command made below it, the innermost first."""
+    return [folder for folder, _, _ in os.walk(group, topdown=False)] if group else []
+
+
+def members(group: str) -> dict[int, int]:
+    """``{pid: start time}`` of every live process in a cgroup and below it."""
+    found: dict[int, int] = {}
+    for folder in folders(group):
+        try:
+            with open(f"{folder}/cgroup.procs") as file:
+                pids = file.read().split()
+        except OSError:
+            continue
+        for pid in pids:
+            stat = stat_of(pid)
+            if stat is not None and stat[0] not in (b"Z", b"X"):
+                found[int(pid)] = stat[2]
+    return found
+
+
+def write(path: str, word: str) -> bool:
+    try:
+        with open(path, "w") as file:
+            file.write(word)
+    except OSError:
+        return False
+    return True
+
+
+def remove(group: str) -> None:
+    for folder in folders(group):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            return  # something is still in it: the server looks again
+
+
 def send(pid: int, started: int, number: signal.Signals) -> None:
     """Signal the process that had this pid and start time, and no other."""
     try:
@@ -82,13 +137,20 @@ class Launcher:
     """The command's tree, from its start until nothing of it is left."""
 
     def __init__(
-        self, control: int, status: int, outputs: list[int], grace: float, total: float
+        self,
+        control: int,
+        status: int,
+        outputs: list[int],
+        grace: float,
+        total: float,
+        group: str,
     ) -> None:
         self.control = control
         self.status = status
         self.outputs = outputs
         self.grace = grace
         self.total = total
+        self.group = group
         self.shell = 0
         self.exited = False
         self.killed: set[tuple[int, int]] = set()
@@ -114,7 +176,7 @@ class Launcher:
     def start(self, argv: list[str]) -> None:
         self.shell = os.fork()
         if self.shell == 0:
-            become(argv)
+            become(argv, self.group)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 1)  # so that the command's processes are the only writers of its pipes
         os.dup2(null, 2)
@@ -135,6 +197,10 @@ class Launcher:
                 alive = len(descendants()) if HAS_PROC else int(self.group_alive())
                 self.tell(f"exited {128 - code if code < 0 else code} {alive}")
 
+    def tree(self) -> dict[int, int]:
+        """Everything that is left of the command, by either way of knowing it."""
+        return {**members(self.group), **descendants()}
+
     def group_alive(self) -> bool:
         try:
             os.killpg(self.shell, 0)
@@ -152,7 +218,10 @@ class Launcher:
             except OSError:
                 return
             return
-        for pid, started in descendants().items():
+        tree = self.tree()
+        if number == signal.SIGKILL and self.group:
+            write(f"{self.group}/cgroup.kill", "1")  # at one word, also what forks meanwhile
+        for pid, started in tree.items():
             if number == signal.SIGKILL or (pid, started) not in self.killed:
                 self.killed.add((pid, started))
                 send(pid, started, number)
@@ -184,7 +253,7 @@ class Launcher:
     def kill_tree(self) -> None:
         """TERM now, KILL after the grace, give up after the total."""
         began = time.monotonic()
-        while self.reap():
+        while self.reap() or members(self.group):
             spent = time.monotonic() - began
             if spent > self.total:
                 break
@@ -195,10 +264,11 @@ class Launcher:
         self.start(argv)
         while not self.stop_asked and self.reap():
             self.wait(None)
-        if self.reap():
+        if self.reap() or members(self.group):
             self.kill_tree()
+        remove(self.group)
         self.tell(f"ended {len(self.killed)}")
-        for pid, started in descendants().items():
+        for pid, started in self.tree().items():
             self.tell(f"left {pid} {started} {command_of(pid)}")
 
 
@@ -210,10 +280,12 @@ def command_of(pid: int) -> str:
         return "?"
 
 
-def become(argv: list[str]) -> None:
-    """Turn this forked child into the command; never returns."""
+def become(argv: list[str], group: str) -> None:
+    """Turn this forked child into the command, inside its cgroup; never returns."""
     code = 126
     try:
+        if group:
+            write(f"{group}/cgroup.procs", "0")  # "0" is whoever writes it
         os.setsid()
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
@@ -244,7 +316,8 @@ def main() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         own = stat_of(os.getpid())
         os.environ[MARK] = f"{os.getpid()}:{own[2] if own else 0}"
-    Launcher(control, status, [out, err], grace, total).run(sys.argv[8:])
+    group = make_group(sys.argv[8])
+    Launcher(control, status, [out, err], grace, total, group).run(sys.argv[9:])
     os._exit(0)  # nothing here needs the interpreter's own end, which takes longer
 
 

@@ -15,6 +15,7 @@ from crush_trio.limits import KILL_TOTAL_S, OUTPUT_CHUNK_BYTES, OUTPUT_DRAIN_BYT
 from crush_trio.protocol.runs import LeftProcess, ProcessReport
 from crush_trio.tools import process_table
 from crush_trio.tools.capture import StreamCapture
+from crush_trio.tools.cgroup import Cgroup
 from crush_trio.tools.launched import Launched
 from crush_trio.tools.spill import CallSpill, SpillArea
 
@@ -36,6 +37,7 @@ class RunProcesses:
     Args:
         spill: Where output goes that does not fit into memory; shared by all runs.
         folder: Of the spill area, for this run's files.
+        cgroup: The server's, if it has one; each command gets a child of it.
         on_live: Called with `live()` whenever it has changed, so that it can be recorded for
             `tools.recorded.kill_recorded`. Must not wait.
     """
@@ -45,7 +47,9 @@ class RunProcesses:
         spill: SpillArea,
         on_live: Callable[[Live], None] | None = None,
         folder: str = "",
+        cgroup: Cgroup | None = None,
     ) -> None:
+        self._cgroup = cgroup
         self._spill = spill
         self._folder = folder
         self._on_live = on_live
@@ -102,7 +106,7 @@ class RunProcesses:
             raise trio.ClosedResourceError("this run has ended; nothing can be started in it")
         began_ms = time.time_ns() // 1_000_000
         call = _Call(on_output, CallSpill(self._spill, spill_name, self._folder))
-        launched = await Launched.start(argv, cwd, env)
+        launched = await Launched.start(argv, cwd, env, self._cgroup)
         self._started += 1
         self._launched.append(launched)
         completed = False

@@ -85,6 +85,10 @@ def _no_tools() -> Collection[int]:
     return ()
 
 
+def _in_no_cgroup(pid: int) -> bool:
+    return False
+
+
 @attrs.frozen
 class Gate:
     """The rules of one server.
@@ -96,6 +100,7 @@ class Gate:
         allowed_hosts: ``name`` (any port) or ``name:port`` of proxies in front.
         allowed_origins: Exact origins (``https://host[:port]``) of browsers' pages.
         tool_launchers: Pids of the tool processes that run now.
+        in_tool_cgroup: Whether a process is in a tool's cgroup, also without its launcher.
     """
 
     uid: int
@@ -104,6 +109,7 @@ class Gate:
     allowed_hosts: frozenset[str] = attrs.field(default=frozenset(), converter=_lower)
     allowed_origins: frozenset[str] = frozenset()
     tool_launchers: Callable[[], Collection[int]] = _no_tools
+    in_tool_cgroup: Callable[[int], bool] = _in_no_cgroup
 
     def judge(self, view: RequestView) -> Verdict:
         """Whether the request may come in, and whose it is."""
@@ -125,7 +131,8 @@ class Gate:
                     f"A request with the header {name} is not taken on the unix socket;"
                     " browsers and proxies use TCP and a token.",
                 )
-        if descends_from(view.peer.pid or 0, self.tool_launchers()):
+        pid = view.peer.pid or 0
+        if descends_from(pid, self.tool_launchers()) or self.in_tool_cgroup(pid):
             raise Refused("from_tool", "A tool of this server may not drive the server.")
         return LOCAL_NAME
 
