@@ -161,15 +161,17 @@ class Host:
             opening.failure = exc
             opening.done.set()
             return
+        last_word = "closed"
         try:
-            await self._own_open(row, opening, feed)
+            last_word = await self._own_open(row, opening, feed)
         finally:
-            self.journal.close(row.id, "shutdown" if self.stopping else "closed")
+            self.journal.close(row.id, "shutdown" if self.stopping else last_word)
             closing = self._closing.pop(row.id, None)
             if closing is not None:
                 closing.set()
 
-    async def _own_open(self, row: WorkspaceRow, opening: Opening, feed: Feed) -> None:
+    async def _own_open(self, row: WorkspaceRow, opening: Opening, feed: Feed) -> str:
+        """An open workspace's life; why it closed, as its subscribers are told."""
         async with open_workspace(
             row, self.store, feed, self.kit, self.open_runs, lambda: SHUTDOWN, self.note_end
         ) as workspace:
@@ -180,12 +182,17 @@ class Host:
                 self.close(workspace)
             await workspace.close_requested.wait()
         self.known[row.id] = attrs.evolve(row, last_accept=workspace.last_accept)
+        return workspace.last_word
 
     # --- closing --------------------------------------------------------------------------
 
-    def close(self, workspace: Workspace) -> None:
-        """Begin to close: the decision and leaving the index are this one step."""
+    def close(self, workspace: Workspace, last_word: str = "closed") -> None:
+        """Begin to close: the decision and leaving the index are this one step.
+
+        ``last_word`` is the reason that its subscribers are told.
+        """
         if self._open.get(workspace.id) is workspace:
+            workspace.last_word = last_word
             del self._open[workspace.id]
             self._closing[workspace.id] = trio.Event()
             workspace.stop(SHUTDOWN)
@@ -257,7 +264,7 @@ class Host:
                     raise Refused(
                         "open_runs", "Runs are open in this workspace; cancel them first."
                     )
-                self.close(workspace)
+                self.close(workspace, "purged")
             closing = self._closing.get(row.id)
             if closing is not None:
                 await closing.wait()
@@ -296,12 +303,19 @@ class Host:
     def subscribing(self, workspace: Workspace, client_id: str | None) -> Iterator[None]:
         """Keeps a workspace open while somebody follows it."""
         workspace.presence.client_joined(client_id)
-        self._subscribed += 1
         try:
-            with self.using(workspace):
+            with self.using(workspace), self.attending():
                 yield
         finally:
             workspace.presence.client_left(client_id)
+
+    @contextmanager
+    def attending(self) -> Iterator[None]:
+        """Counts a subscriber that is owed a last word (`wait_no_subscribers`)."""
+        self._subscribed += 1
+        try:
+            yield
+        finally:
             self._subscribed -= 1
             self._subscribed_changed.set()
             self._subscribed_changed = trio.Event()

@@ -42,6 +42,7 @@ class Workspace:
     closed: trio.Event = attrs.field(factory=trio.Event)
     default_mode: str = attrs.field(default="deny", init=False)
     closing: bool = attrs.field(default=False, init=False)
+    last_word: str = attrs.field(default="closed", init=False)
     close_requested: trio.Event = attrs.field(factory=trio.Event, init=False)
     last_accept: int = attrs.field(default=0, init=False)
     _fresh: set[SessionId] = attrs.field(factory=set, init=False)

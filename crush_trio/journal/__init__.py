@@ -1,6 +1,6 @@
 """The one ordered event log as subscribers see it (G8, G9)."""
 
-from crush_trio.journal.entries import FeedEntry, present_message, transient_entry
+from crush_trio.journal.entries import FeedEntry, control_entry, present_message, transient_entry
 from crush_trio.journal.feed import Feed
 from crush_trio.journal.journal import Journal
 from crush_trio.journal.reader import JournalReader
@@ -10,6 +10,7 @@ __all__ = [
     "FeedEntry",
     "Journal",
     "JournalReader",
+    "control_entry",
     "present_message",
     "transient_entry",
 ]

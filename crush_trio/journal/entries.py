@@ -52,9 +52,7 @@ def present_message(
     return FeedEntry(None, "message", session_ids, data, key)
 
 
-def control_entry(frame: Control, tag: WorkspaceId | None) -> FeedEntry:
-    """A control object; ``tag`` names the workspace where one socket carries several."""
+def control_entry(frame: Control) -> FeedEntry:
+    """A control object."""
     value: dict[str, Any] = frame_to_json(frame)
-    if tag is not None:
-        value["workspace_id"] = tag
     return FeedEntry(None, value["type"], (), encode(value))

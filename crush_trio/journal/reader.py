@@ -156,8 +156,8 @@ class JournalReader:
         self._cursor = self._feed.last_seq
         self._page.clear()
         self._replay()
-        frame = Resync(reason, self._cursor, self._store.epoch)
-        self._first.append(control_entry(frame, self._tag))
+        frame = Resync(reason, self._cursor, self._store.epoch, self._tag)
+        self._first.append(control_entry(frame))
 
     def _take_page(self, page: EventPage) -> None:
         if self._cursor < page.oldest - 1:
@@ -241,7 +241,7 @@ class JournalReader:
                 self._state_at = now + limits.SNAPSHOT_INTERVAL_S
         if not self._announced and not self._stale:
             self._announced = True
-            self._first.append(control_entry(Replayed(self._cursor), self._tag))
+            self._first.append(control_entry(Replayed(self._cursor, self._tag)))
             batch.take_from(self._first)
 
     def _present(self, key: str) -> list[FeedEntry]:

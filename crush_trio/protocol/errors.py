@@ -41,6 +41,7 @@ STATUS: Final[dict[str, int]] = {
     "unsupported_media_type": 415,
     "misdirected": 421,
     "queue_full": 429,
+    "too_many_streams": 429,
     "headers_too_large": 431,
     "internal": 500,
     "server_stopping": 503,

@@ -61,10 +61,11 @@ class Server:
         self.env = environment(home)
         self.url = ""
         self.process: subprocess.Popen[str] | None = None
+        self.program: tuple[str, ...] = ("-m", "crush_trio")
 
     def start(self) -> Server:
         """Start the process and wait for its first line."""
-        command = [sys.executable, "-m", "crush_trio", "serve", "--data-dir", str(self.data)]
+        command = [sys.executable, *self.program, "serve", "--data-dir", str(self.data)]
         self.process = subprocess.Popen(
             [*command, *self.arguments],
             stdin=subprocess.DEVNULL,
