@@ -54,6 +54,8 @@ def environment(home: Path) -> dict[str, str]:
 class Server:
     """One ``crush-trio serve`` process on the data directory ``home/data``."""
 
+    command: Sequence[str] = (sys.executable, "-m", "crush_trio")
+
     def __init__(self, home: Path, *arguments: str) -> None:
         self.home = home
         self.data = home / "data"
@@ -61,11 +63,10 @@ class Server:
         self.env = environment(home)
         self.url = ""
         self.process: subprocess.Popen[str] | None = None
-        self.program: tuple[str, ...] = ("-m", "crush_trio")
 
     def start(self) -> Server:
         """Start the process and wait for its first line."""
-        command = [sys.executable, *self.program, "serve", "--data-dir", str(self.data)]
+        command = [*self.command, "serve", "--data-dir", str(self.data)]
         self.process = subprocess.Popen(
             [*command, *self.arguments],
             stdin=subprocess.DEVNULL,

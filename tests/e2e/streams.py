@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def with_limits(home: Path, *arguments: str, **limits: float) -> Server:
     """A server, not yet started, some of whose limits are other ones."""
     server = Server(home, *arguments)
     pairs = ",".join(f"{name}={value}" for name, value in limits.items())
-    server.program = ("-c", _WITH_LIMITS, pairs)
+    server.command = (sys.executable, "-c", _WITH_LIMITS, pairs)
     return server
 
 
