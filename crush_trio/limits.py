@@ -65,24 +65,52 @@ LIST_LIMIT_DEFAULT = 50
 LIST_LIMIT_MAX = 500  # a larger `limit` is 400
 SNAPSHOT_MESSAGES_DEFAULT = 200
 SNAPSHOT_MESSAGES_MAX = 2_000  # messages of one snapshot; a larger `messages` is 400
+READ_MARK_CHARS = 4_096  # of the path of `filetracker/read`; a longer one is 400
+READ_AHEAD_BYTES = 64 * 1024  # read behind a request being answered; then its peer goes unseen
 KEEP_ALIVE_S = 60.0  # an idle connection is closed after this
 
 # --- workspaces ---------------------------------------------------------------------------
 IDLE_TIMEOUT_S = 600.0  # an unused workspace closes (contract 3)
 IDLE_EXIT_S = 600.0  # an auto-started server with nothing to do exits (contract 6)
 IDLE_LOOK_S = 5.0  # an auto-started server with something to do looks again this much later
-HOLD_S = 3600.0  # a client that created a workspace and vanished holds it open this long at most
+CREATE_HOLD_S = 30.0  # to open a stream after a create; then the client's hold is over (R23)
+DETACH_GRACE_S = 10.0  # to come back after a client's last stream; then its hold is over (R24)
+RETIRED_CLIENTS = 10_000  # retired client ids remembered; the oldest may come again (R27)
 DISCONNECT_GRACE_S = 3.0  # on_disconnect=cancel: a client may come back within this
 
 # --- turn ---------------------------------------------------------------------------------
 MAX_STEPS = 200  # steps of one run when the prompt names no limit; then outcome limited
 CHARS_PER_TOKEN = 4  # where a provider does not count: streamed characters are tokens (CW 5.11)
+COMPACTION_LARGE_WINDOW_TOKENS = 200_000  # R63: a larger window is summarised when
+COMPACTION_LEFT_TOKENS = 20_000  # so many tokens are left of it,
+COMPACTION_LEFT_SHARE = 0.2  # any other when this share of it is left
+COMPACTION_ROUNDS = 2  # summaries in a row that did not help; then the run ends context_overflow
+SUMMARY_TRIES = 5  # requests for one summary, each with less to read; then context_overflow
+SUMMARY_OUTPUT_CHARS = 200  # a longer tool output is left out when a summary request was too long
+SHELL_TIMEOUT_S = 3600.0  # a person's command without `limits.timeout_s`; then it ends limited
+KIND_WAIT_S = 600.0  # summarize and shell answer with the end at most so late; then 202
 LOOP_WINDOW_STEPS = 10  # loop breaker looks at this many steps (R66)
 LOOP_REPEATS = 5  # the same call and result more often than this ends the run (R66)
+TITLE_S = 30.0  # a title is asked for this long; then the session keeps its first words (design 2)
+TITLE_OUTPUT_TOKENS = 40  # what a model may answer (CW 5.12)
+TITLE_PROMPT_CHARS = 4_000  # of the prompt shown to name it; the rest is left out
+TITLE_ANSWER_CHARS = 16_000  # of the answer, thoughts included; the rest is not looked at
+TITLE_MAX_CHARS = 100  # of a title; the rest is cut
 CONTEXT_FILE_BYTES = 64 * 1024  # of each context file; the rest is cut and said so
 CONTEXT_FILES_BYTES = 256 * 1024  # of all context files together
 CONTEXT_FILES = 64  # context files in all; the rest is passed over
 CONTEXT_DIRECTORY = 1_000  # entries of a directory named as context; the rest is not looked at
+
+# --- asking a person ----------------------------------------------------------------------
+ASK_DEADLINE_S = 10 * 60.0  # an unanswered permission is denied, a question cancelled (contract 7)
+DENIAL_MESSAGE_CHARS = 2_000  # of what a person says with a denial; the rest is cut
+TRUNCATED_CHARS = 256  # the shortest beginning of a long string that stands for it in an answer
+QUESTIONS_MAX = 5  # of one call of `question`; more are refused (CW 6.2)
+QUESTION_BYTES = 240  # of a question's text; a longer one is refused (CW 6.2)
+QUESTION_DESCRIPTION_BYTES = 600  # of its description (CW 6.2)
+CHOICES_MIN = 2  # of a choice question (CW 6.2)
+CHOICES_MAX = 5
+CHOICE_BYTES = 200  # of a choice's label, and of its description (CW 6.2)
 
 # --- tools --------------------------------------------------------------------------------
 TOOL_OUTPUT_COLUMNS = 30_000  # bash: of stdout and of stderr, head and tail halves (CW 7.3)

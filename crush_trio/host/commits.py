@@ -30,7 +30,8 @@ from crush_trio.protocol.runs import (
 from crush_trio.store.contract import RunRow, Transaction
 
 TITLE_CHARS = 50  # CW 5.12: a title made from the prompt
-_UNTITLED = frozenset({"", "New Session", "non-interactive", "Untitled Session"})
+UNTITLED = frozenset({"", "New Session", "non-interactive", "Untitled Session"})
+"""Titles that name nothing: the first prompt replaces them."""
 
 
 @attrs.frozen
@@ -140,7 +141,7 @@ def begin_run(tx: Transaction, run_id: RunId, user: Placed) -> None:
     put_messages(tx, (user,))
     session = tx.session(user.message.session_id)
     changes: dict[str, Any] = {}
-    if session is not None and session.title in _UNTITLED:
+    if session is not None and session.title in UNTITLED:
         changes["title"] = title_from(user.message.text())
     touch_session(tx, user.message.session_id, **changes)
 

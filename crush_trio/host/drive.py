@@ -30,6 +30,7 @@ from crush_trio.host.kit import Kit, WorkspaceSetup
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.run_journal import LiveOutput, RunJournal, progress_fields
 from crush_trio.protocol.errors import CrushError, StoreError
+from crush_trio.protocol.messages import Message
 from crush_trio.protocol.runs import Limits, Outcome, ProcessReport, RunError, Usage
 from crush_trio.protocol.sessions import Session
 from crush_trio.store.contract import Store, Transaction
@@ -52,6 +53,8 @@ class Driver:
     open_run: OpenRun
     journal: RunJournal
     default_mode: Callable[[], str] = lambda: "deny"
+    on_prompt: Callable[[Model, tuple[Message, ...], Message], None] = lambda *_: None
+    """Told of the model, the messages before, and the prompt, before the model is asked."""
     turn: Turn | None = attrs.field(default=None, init=False)
     processes: ProcessHost | None = attrs.field(default=None, init=False)
     outputs: dict[str, LiveOutput] = attrs.field(factory=dict, init=False)
@@ -101,6 +104,8 @@ class Driver:
             self._read_setup, abandon_on_cancel=True
         )
         stored = await self.store.messages(record.session_id)
+        if self.open_run.run.mark is None:
+            self.on_prompt(model, stored, user)
         # Read marks come from tool results: a session without messages has none.
         reads = await self.store.reads(record.session_id) if stored else {}
         self.processes = self.kit.processes(

@@ -17,6 +17,7 @@ from crush_trio.host.drive import Driver, account
 from crush_trio.host.home import Home, commit_ending, is_accepted
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.run_journal import RunJournal
+from crush_trio.host.titles import Titles
 from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.runs import (
@@ -49,10 +50,14 @@ class Session:
     ancestors: tuple[SessionId, ...] = ()
     queue: RunQueue = attrs.field(factory=RunQueue, init=False)
     handoff: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    titles: Titles = attrs.field(init=False)
     _journal: RunJournal | None = attrs.field(default=None, init=False)
     _open: dict[RunId, OpenRun] = attrs.field(factory=dict, init=False)
     _owed: dict[RunId, OpenRun] = attrs.field(factory=dict, init=False)
     _folded: list[OpenRun] = attrs.field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.titles = Titles(self.home, self.id)
 
     # --- acceptance -----------------------------------------------------------------------
 
@@ -170,7 +175,9 @@ class Session:
             StoreError: The writer's queue is full or dead; nothing changed.
         """
         self.home.store.check_room()
-        return self._commit_cancel(self.queue.close(by), by)
+        ticket = self._commit_cancel(self.queue.close(by), by)
+        self.titles.cancel()
+        return ticket
 
     def reopen(self) -> None:
         """The deletion could not be made durable: take new prompts again."""
@@ -200,6 +207,7 @@ class Session:
     def stop(self, by: CancelledBy) -> None:
         """Shutdown: begin no more runs, interrupt the running one; queued ones stay (G11)."""
         self.queue.freeze()
+        self.titles.cancel()
         running = self.queue.mark_current(by)
         if running is not None:
             self._open[running.id].interrupt()
@@ -207,6 +215,7 @@ class Session:
     def _carry_out(self, plan: CancelPlan, by: CancelledBy, ticket: Ticket[object]) -> None:
         if plan.running is not None:
             self._open[plan.running.id].interrupt()
+            self.titles.cancel(plan.running.id)
         if plan.ended:
             ended = tuple(self._open[run.id] for run in plan.ended)
             for open_run in ended:
@@ -290,7 +299,15 @@ class Session:
             self._folded.clear,
         )
         self._journal = journal
-        return Driver(home.store, home.kit, home.path, open_run, journal, home.default_mode)
+        return Driver(
+            home.store,
+            home.kit,
+            home.path,
+            open_run,
+            journal,
+            home.default_mode,
+            self.titles.begin,
+        )
 
     async def _fold(self) -> Sequence[RunRow]:
         """End the prompts that steer into the current run; their rows, in order."""
