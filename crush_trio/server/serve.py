@@ -46,10 +46,10 @@ from crush_trio.server.routes import (
 from crush_trio.server.services import Services
 from crush_trio.server.watchdog import start_watchdog
 from crush_trio.store.sqlite import SqliteStore, open_store
+from crush_trio.tools.cgroup import process_control, server_cgroup
 from crush_trio.tools.spill import SpillArea
 
 logger = logging.getLogger("crush_trio")
-from crush_trio.tools.cgroup import process_control, server_cgroup
 
 EXIT_CANNOT_START = 4
 EXIT_STORE_FAILED = 75
@@ -163,6 +163,7 @@ def _services(
         protocol=PROTOCOL,
         server_id=new_id(),
         pid=os.getpid(),
+        process_control=process_control(kit.cgroup),
     )
     return Services(host, store, kit, options, version, stop.event, stop.request)
 
@@ -188,11 +189,11 @@ def _create_app(
     gate = Gate(
         uid=os.getuid(),
         tokens=tokens,
-        process_control=process_control(kit.cgroup),
         bound=frozenset(name for each in bound for name in each.names),
         allowed_hosts=frozenset(options.allowed_hosts),
         allowed_origins=frozenset(options.allowed_origins),
         tool_launchers=kit.launcher_pids,
+        in_tool_cgroup=kit.is_tool,
     )
     app = create_quart_app(gate, access_log)
     for routes in (system, agent, workspaces, sessions, runs, queue, prompts, stream):
@@ -218,7 +219,6 @@ def _announce(bound: Sequence[BoundSocket]) -> None:
 
 
 # --- what stops a server ------------------------------------------------------------------
-        in_tool_cgroup=kit.is_tool,
 
 
 async def _stop_on_signal(stop: Stop) -> None:
