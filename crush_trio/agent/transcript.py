@@ -136,8 +136,9 @@ def close_run(
             an assistant message without open ends.
 
     Returns:
-        Changed messages (same id) and new ones, in the order in which they must stand. Nothing,
-        if the last assistant message was already finished and needs no results.
+        Changed messages (same id) and new ones, in the order in which they must stand. The last
+        assistant message then says why the run ended; nothing is returned if its model had
+        finished it, it needs no results, and the run was not cancelled.
     """
     finish = finish_part(cause, now_s, title, details)
     written: list[Message] = []
@@ -150,6 +151,11 @@ def close_run(
             last = closed_assistant(last, finish, now_s)
             written.append(last)
             ended = True
+        elif cause is Cause.CANCELLED and messages[-1] is last and _may_still_cancel(last):
+            # It had said its last word, but the run was stopped before that counted (G4).
+            spoken = tuple(part for part in last.parts if not isinstance(part, FinishPart))
+            written.append(attrs.evolve(last, parts=(*spoken, finish), updated_at=now_s))
+            ended = True
         for call in last.tool_calls():
             if call.id not in answered:
                 texts = _STARTED if call.id in started_calls else _UNSTARTED
@@ -159,6 +165,11 @@ def close_run(
     if not ended and (last is None or last.tool_calls() or messages[-1] is not last):
         written.append(attrs.evolve(empty, parts=(finish,)))
     return tuple(written)
+
+
+def _may_still_cancel(last: Message) -> bool:
+    finish = last.finish()
+    return finish is not None and finish.reason != "canceled" and not last.tool_calls()
 
 
 def for_model(messages: Iterable[Message]) -> tuple[Message, ...]:

@@ -99,6 +99,8 @@ class Turn:
     given: TurnInput
     journal: TurnJournal
     progress: Progress = attrs.field(factory=Progress, init=False)
+    failure: Exception | None = attrs.field(default=None, init=False)
+    """The model's own error: it was raised before anybody asked the run to stop."""
     _budget: Budget = attrs.field(init=False)
     _messages: list[Message] = attrs.field(factory=list, init=False)
     _signatures: deque[int] = attrs.field(
@@ -171,6 +173,9 @@ class Turn:
         end: StepEnd | None = None
         try:
             end = await asking.answer()
+        except Exception as exc:
+            self.failure = exc
+            raise
         finally:
             used = meter.used(live.length)
             self.progress = self._budget.account(self.progress, end, used, live.present())

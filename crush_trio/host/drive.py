@@ -76,7 +76,8 @@ class Driver:
         except LimitReached as exc:
             return TurnEnd(Outcome.LIMITED, RunError(exc.code, exc.message))
         except Exception as exc:  # outside the scope, which takes its own Cancelled out first
-            if run.mark is not None:
+            own = self.turn is not None and self.turn.failure is exc
+            if run.mark is not None and not own:
                 return TurnEnd(Outcome.CANCELLED)
             return self._failed(exc)
         finally:
@@ -240,7 +241,7 @@ class Driver:
                 title=self.failure_title,
                 details=end.error.message if end.error is not None else "",
             )
-            messages = tuple(self.journal.place(message) for message in written)
+            messages = tuple(self.journal.replace(message) for message in written)
             last = next((m for m in reversed(written) if m.role == "assistant"), None)
             if last is not None:
                 changes |= {"message_id": last.id, "text": last.text()}

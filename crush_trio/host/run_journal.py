@@ -51,6 +51,7 @@ class RunJournal:
     last_reads: dict[str, int] = attrs.field(factory=dict, init=False)
     live: LiveMessage | None = attrs.field(default=None, init=False)
     _staged: list[Commit[None]] = attrs.field(factory=list, init=False)
+    _staged_messages: dict[MessageId, Commit[None]] = attrs.field(factory=dict, init=False)
     _new_message: bool = attrs.field(default=False, init=False)
     _in_flight: tuple[Ticket[None], tuple[Commit[None], ...]] | None = attrs.field(
         default=None, init=False
@@ -92,6 +93,16 @@ class RunJournal:
             commits.change_run(tx, self.run_id, **progress_fields(progress))
 
         self.stage(write)
+        if not placed.new:
+            self._staged_messages[message.id] = write
+
+    def replace(self, message: Message) -> Placed:
+        """Place a message for the terminal commit: a state of it that is staged, and that nobody
+        has seen, is not written any more."""
+        staged = self._staged_messages.pop(message.id, None)
+        if staged in self._staged:
+            self._staged.remove(staged)
+        return self.place(message)
 
     def stage_effects(self, result: ToolResult) -> None:
         """Stage file versions and read marks of a tool result."""
@@ -119,6 +130,7 @@ class RunJournal:
         if self._new_message:
             staged += (lambda tx: commits.touch_session(tx, self.session_id),)
         self._staged.clear()
+        self._staged_messages.clear()
         self._new_message = False
         return staged
 

@@ -13,6 +13,7 @@ from crush_trio.agent.turn import TurnEnd
 from crush_trio.dispatch.queue import CancelPlan, RunQueue
 from crush_trio.dispatch.run import Run, Settings
 from crush_trio.host import commits
+from crush_trio.host.cancel_ticket import CancelTicket
 from crush_trio.host.drive import Driver, account
 from crush_trio.host.home import Home, commit_ending, is_accepted
 from crush_trio.host.open_run import OpenRun
@@ -202,7 +203,7 @@ class Session:
 
         ticket = self.home.store.commit_nowait(self.home.id, commit)
         self._carry_out(plan, by, ticket)
-        return ticket
+        return CancelTicket(ticket, acted=bool(plan.covered()))
 
     def stop(self, by: CancelledBy) -> None:
         """Shutdown: begin no more runs, interrupt the running one; queued ones stay (G11)."""

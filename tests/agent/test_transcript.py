@@ -233,9 +233,18 @@ def test_a_run_without_an_answer_gets_one_that_says_why() -> None:
     assert [m.role for m in closed([], Cause.FAILED)] == ["assistant"]
 
 
-def test_an_answer_that_was_finished_is_left_alone() -> None:
+@pytest.mark.parametrize("cause", list(Cause))
+def test_an_answer_that_was_finished_is_left_alone_unless_its_run_was_cancelled(
+    cause: Cause,
+) -> None:
+    """R54, G4: then its text stays and its finish says so."""
     run = [said("user", name="u"), finished(said("assistant", TextPart("ok"), name="a"))]
-    assert closed(run, Cause.CANCELLED) == run
+    after = closed(run, cause)
+    if cause is not Cause.CANCELLED:
+        assert after == run
+        return
+    assert after[1].parts == (TextPart("ok"), FinishPart("canceled", 7, "User canceled request"))
+    assert closed(after, cause) == after
 
 
 def test_calls_of_a_finished_message_get_the_results_they_lack() -> None:

@@ -244,7 +244,7 @@ async def test_a_cancelled_run_takes_its_title_along(clock: MockClock, world: Wo
     (record,) = await world.ended(run)
     assert record.outcome is Outcome.CANCELLED
     assert trio.current_time() == pytest.approx(began, abs=0.01)
-    await trio.sleep(2)
+    await trio.sleep(2.1)
     assert len(world.workspace.home.nursery.child_tasks) == 0
 
 
