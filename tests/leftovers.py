@@ -120,18 +120,26 @@ def _works_below(pid: int, below: Path) -> bool:
     return False
 
 
+def _is_worker(session: pytest.Session) -> bool:
+    return hasattr(session.config, "workerinput")
+
+
 # --- hooks --------------------------------------------------------------------------------
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Mark what this run starts; what came with the command line (a pipe's other end) is not it."""
+    if _is_worker(session):
+        return  # it has the mark of the run that started it
     os.environ[MARK] = uuid.uuid4().hex
     session.config.stash[_before] = {process.pid for process in _processes()}
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)  # after pytest-xdist has ended its workers
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Give what is ending a moment; kill the rest and fail the run."""
+    if _is_worker(session):
+        return
     factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]  # the run's own; there is no other way to it outside a fixture
     below, before = factory.getbasetemp().resolve(), session.config.stash[_before]
     deadline = time.monotonic() + GONE_WITHIN_S
