@@ -25,6 +25,8 @@ from crush_trio.store.asks import without_details as without_details
 from crush_trio.store.events import EventPage as EventPage
 from crush_trio.store.events import Selection as Selection
 from crush_trio.store.events import StoredEvent as StoredEvent
+from crush_trio.store.jobs import JobReads, JobWrites
+from crush_trio.store.jobs import JobRow as JobRow
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -84,6 +86,7 @@ class SnapshotRows:
     messages: tuple[Message, ...]
     runs: tuple[RunRecord, ...]
     asks: tuple[AskRow, ...] = ()
+    jobs: tuple[JobRow, ...] = ()
 
 
 class DuplicateRunError(Exception):
@@ -98,7 +101,7 @@ class ConstraintError(Exception):
     """
 
 
-class Transaction(AskWrites, Protocol):
+class Transaction(AskWrites, JobWrites, Protocol):
     """One commit in the making. Synchronous; never kept beyond its function.
 
     Reads see the writes made before them, in this transaction too.
@@ -251,7 +254,7 @@ Publish = Callable[[WorkspaceId, Sequence[StoredEvent]], None]
 """Takes committed events, in order, in the Trio thread; must not wait or raise."""
 
 
-class Store(AskReads, Protocol):
+class Store(AskReads, JobReads, Protocol):
     """The durable state of one server. Reads see every commit whose ticket has returned."""
 
     @property

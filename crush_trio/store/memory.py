@@ -31,6 +31,8 @@ from crush_trio.store.contract import (
     Ticket,
     WorkspaceRow,
 )
+from crush_trio.store.jobs import running
+from crush_trio.store.memory_jobs import MemoryJobReads, listed
 from crush_trio.store.memory_rows import SessionRow, Tables
 from crush_trio.store.memory_transaction import MemoryTransaction
 from crush_trio.store.ticket import PendingCommit
@@ -38,7 +40,7 @@ from crush_trio.store.ticket import PendingCommit
 T = TypeVar("T")
 
 
-class MemoryStore:
+class MemoryStore(MemoryJobReads):
     """A `Store` over dicts, to be made inside ``trio.run``.
 
     As with the real one, a commit is applied later than it is queued: when Trio next looks at
@@ -267,6 +269,7 @@ class MemoryStore:
             messages=kept,
             runs=tuple(opened),
             asks=tuple(asks),
+            jobs=running(listed(self._tables, workspace_id), family),
         )
 
     def _sessions(self, workspace_id: WorkspaceId) -> tuple[Session, ...]:

@@ -12,6 +12,7 @@ from crush_trio.protocol.sessions import FileVersion, Session
 from crush_trio.store.contract import (
     AskRow,
     Grant,
+    JobRow,
     RunRow,
     StoredEvent,
     StoredMessage,
@@ -93,6 +94,8 @@ class Tables:
         self.reads: Table[tuple[SessionId, str], int] = Table(self.undo)
         self.asks: Table[str, AskRow] = Table(self.undo)
         self.grants: Table[tuple[SessionId, Grant], None] = Table(self.undo)
+        self.jobs: Table[tuple[WorkspaceId, int], JobRow] = Table(self.undo)
+        self.job_counters: Table[WorkspaceId, int] = Table(self.undo)
         self.events: Table[tuple[WorkspaceId, int], StoredEvent] = Table(self.undo)
         self.endings: Table[RunId, int] = Table(self.undo)
         """The ``seq`` of each stored `run_complete`."""

@@ -9,12 +9,13 @@ from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId, ne
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.runs import RunState
 from crush_trio.protocol.sessions import FileVersion, Session
-from crush_trio.store import rules
+from crush_trio.store import memory_jobs, rules
 from crush_trio.store.contract import (
     AskRow,
     ConstraintError,
     DuplicateRunError,
     Grant,
+    JobRow,
     RunRow,
     StoredEvent,
     StoredMessage,
@@ -228,6 +229,15 @@ class MemoryTransaction:
         self._need_session(row.session_id)
         self._tables.asks.put(row.id, row)
 
+    def put_job(self, row: JobRow) -> None:
+        """See `crush_trio.store.jobs.JobWrites.put_job`."""
+        self._need_session(row.record.session_id)
+        memory_jobs.put(self._tables, self._workspace_id, row)
+
+    def remove_job(self, job_id: str) -> None:
+        """See `crush_trio.store.jobs.JobWrites.remove_job`."""
+        memory_jobs.remove(self._tables, self._workspace_id, job_id)
+
     def add_grant(self, session_id: SessionId, grant: Grant) -> None:
         """See `crush_trio.store.asks.AskWrites.add_grant`."""
         self._need_session(session_id)
@@ -247,6 +257,7 @@ class MemoryTransaction:
             tables.asks.remove(ask.id)
         for granted in [key for key in tables.grants.rows if key[0] == session_id]:
             tables.grants.remove(granted)
+        memory_jobs.remove_of_session(tables, session_id)
 
     def _with_ancestors(self, session_id: SessionId) -> tuple[SessionId, ...]:
         known = self._removed.get(session_id)

@@ -22,7 +22,8 @@ from crush_trio.store.contract import (
     StoredEvent,
     WorkspaceRow,
 )
-from crush_trio.store.sqlite import asks, rows
+from crush_trio.store.jobs import running
+from crush_trio.store.sqlite import asks, jobs, rows
 
 _FAMILY = (
     "WITH RECURSIVE family (id) AS (VALUES (?) UNION SELECT c.id FROM sessions c"
@@ -243,6 +244,7 @@ def snapshot(
         kept = messages(conn, session_id, limit, before) if session_id and found else ()
         family = session_id and {row[0] for row in conn.execute(_FAMILY, (session_id,))}
         waiting = asks.pending(conn, workspace_id)
+        begun = jobs.listed(conn, workspace_id, None)
         seq = last_seq(conn, workspace_id)
     return SnapshotRows(
         seq=seq,
@@ -250,4 +252,5 @@ def snapshot(
         messages=kept,
         runs=tuple(rows.record_of(row) for row in opened),
         asks=tuple(row for row in waiting if not family or row.session_id in family),
+        jobs=running(begun, family or None),
     )

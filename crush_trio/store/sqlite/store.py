@@ -23,6 +23,7 @@ from crush_trio.store.contract import (
     Commit,
     EventPage,
     Grant,
+    JobRow,
     Publish,
     RunRow,
     Selection,
@@ -30,7 +31,7 @@ from crush_trio.store.contract import (
     Ticket,
     WorkspaceRow,
 )
-from crush_trio.store.sqlite import asks, errors, reads
+from crush_trio.store.sqlite import asks, errors, jobs, reads
 from crush_trio.store.sqlite.connect import SYNCHRONOUS, connect_reader
 from crush_trio.store.sqlite.migrate import shipped_migrations
 from crush_trio.store.sqlite.opening import Opened, open_directory
@@ -153,6 +154,20 @@ class SqliteStore:
     async def grants(self, session_id: SessionId) -> frozenset[Grant]:
         """See `crush_trio.store.asks.AskReads.grants`."""
         return await self._read(lambda conn: asks.grants(conn, session_id))
+
+    async def jobs(
+        self, workspace_id: WorkspaceId, session_id: SessionId | None = None
+    ) -> tuple[JobRow, ...]:
+        """See `crush_trio.store.jobs.JobReads.jobs`."""
+        return await self._read(lambda conn: jobs.listed(conn, workspace_id, session_id))
+
+    async def running_jobs(self) -> tuple[JobRow, ...]:
+        """See `crush_trio.store.jobs.JobReads.running_jobs`."""
+        return await self._read(jobs.running)
+
+    async def last_job(self, workspace_id: WorkspaceId) -> int:
+        """See `crush_trio.store.jobs.JobReads.last_job`."""
+        return await self._read(lambda conn: jobs.last_number(conn, workspace_id))
 
     async def last_seq(self, workspace_id: WorkspaceId) -> int:
         """See `crush_trio.store.contract.Store.last_seq`."""

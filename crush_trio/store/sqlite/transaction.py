@@ -19,13 +19,14 @@ from crush_trio.store.contract import (
     ConstraintError,
     DuplicateRunError,
     Grant,
+    JobRow,
     RunRow,
     StoredEvent,
     StoredMessage,
     WorkspaceRow,
 )
 from crush_trio.store.encoding import encode_rest, stamp
-from crush_trio.store.sqlite import asks, rows
+from crush_trio.store.sqlite import asks, jobs, rows
 
 R = TypeVar("R")
 
@@ -307,6 +308,15 @@ class SqliteTransaction:
     def put_ask(self, row: AskRow) -> None:
         """See `crush_trio.store.asks.AskWrites.put_ask`."""
         self._write(asks.PUT, asks.columns(row))
+
+    def put_job(self, row: JobRow) -> None:
+        """See `crush_trio.store.jobs.JobWrites.put_job`."""
+        self._write(jobs.PUT, jobs.columns(self._workspace_id, row))
+        self._write(jobs.COUNT, (self._workspace_id, row.number))
+
+    def remove_job(self, job_id: str) -> None:
+        """See `crush_trio.store.jobs.JobWrites.remove_job`."""
+        self._write(jobs.REMOVE, (self._workspace_id, job_id))
 
     def add_grant(self, session_id: SessionId, grant: Grant) -> None:
         """See `crush_trio.store.asks.AskWrites.add_grant`."""
