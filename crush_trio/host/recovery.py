@@ -39,7 +39,7 @@ async def end_what_is_owed(
 ) -> tuple[RunRow, ...]:
     """End every run that cannot go on; return the queued ones that can, in acceptance order.
 
-    A run that had begun ends ``lost``, or ``cancelled`` if a cancel had been promised. A queued
+    A run whose cancel had been promised ends ``cancelled``; one that had begun ``lost``. A queued
     one goes on if it is younger than ``requeue_within_s`` and its directory exists. Before any of
     that, what the dead server's tools left running is ended (G10).
     """
@@ -68,9 +68,9 @@ def verdict(
 ) -> tuple[Outcome, RunError | None] | None:
     """How a run found open at start must end; ``None`` if it goes on."""
     record = row.record
+    if record.cancelled_by is not None:  # also of one that had begun in memory alone
+        return Outcome.CANCELLED, None
     if record.state is RunState.RUNNING:
-        if record.cancelled_by is not None:
-            return Outcome.CANCELLED, None
         return Outcome.LOST, LOST
     known = workspaces.get(record.workspace_id)
     if known is None or not Path(known.path).is_dir():

@@ -22,7 +22,7 @@ from crush_trio.store.contract import Commit, StoredEvent, Ticket
 from crush_trio.store.memory import MemoryStore
 from tests.host import fakes
 from tests.host.fakes import FakeTool, ask_for
-from tests.host.world import ME, World, fork, next_start, quiet
+from tests.host.world import ME, World, fork, next_start, payload, quiet
 
 
 async def busy(world: World) -> None:
@@ -70,6 +70,38 @@ async def test_a_promised_cancel_is_kept(clock: MockClock, world: World) -> None
         assert (record.outcome, record.cancelled_by) == (Outcome.CANCELLED, ME)
         assert (await after.record("r2")).outcome is Outcome.CANCELLED
         assert record.text == "so far"
+
+
+async def test_a_run_cancelled_before_its_start_was_stored_stays_cancelled(
+    clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G2, G4: it had begun, but all that is stored is that it waits, and the mark."""
+    reading = trio.Event()
+
+    async def read(*_: object) -> tuple[()]:
+        reading.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    marked: list[MemoryStore] = []
+    publish = world.journal.publish
+
+    def keep(workspace_id: WorkspaceId, events: Sequence[StoredEvent]) -> None:
+        publish(workspace_id, events)
+        if not marked and any(payload(e).get("cancelled_by") for e in events):
+            marked.append(fork(world.store, world))
+
+    monkeypatch.setattr(world.store, "messages", read)
+    monkeypatch.setattr(world.journal, "publish", keep)
+    run = world.submit("hello")
+    await reading.wait()
+    await world.session.cancel(ME).wait()
+    monkeypatch.undo()
+    await run.ended.wait()
+    async with next_start(world, marked[0]) as after:
+        record = await after.record(run.id)
+        assert (record.outcome, record.cancelled_by) == (Outcome.CANCELLED, ME)
+        assert not after.kit.fake.requests
 
 
 async def test_a_run_that_waited_too_long_is_stale(clock: MockClock, world: World) -> None:
