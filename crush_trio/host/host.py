@@ -28,10 +28,14 @@ SHUTDOWN = CancelledBy("server", reason="shutdown")
 
 @attrs.frozen
 class HostOptions:
-    """How workspaces live: idle ones close after ``idle_timeout_s``; see G2 for requeueing."""
+    """How workspaces live: idle ones close after ``idle_timeout_s``; see G2 for requeueing.
+
+    At the end they are waited for ``closing_s``.
+    """
 
     idle_timeout_s: float = limits.IDLE_TIMEOUT_S
     requeue_within_s: float = limits.REQUEUE_WITHIN_S
+    closing_s: float = limits.SHUTDOWN_RUNS_S
 
 
 @attrs.define(eq=False)
@@ -294,6 +298,11 @@ class Host:
         for closing in tuple(self._closing.values()):
             await closing.wait()
 
+    def end_feeds(self) -> None:
+        """Let the subscribers of workspaces that do not end go, as at their end."""
+        for workspace_id in tuple(self._closing):
+            self.journal.close(workspace_id, "shutdown")
+
     async def wait_no_subscribers(self) -> None:
         """Wait until no subscriber is left; meant for the end, when every feed is closed."""
         while self._subscribed:
@@ -371,6 +380,6 @@ async def open_host(
             yield host
         finally:
             host.stop()
-            with trio.move_on_after(limits.SHUTDOWN_RUNS_S, shield=True):
+            with trio.move_on_after(options.closing_s, shield=True):
                 await host.wait_closed()
             nursery.cancel_scope.cancel()

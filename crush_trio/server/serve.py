@@ -44,7 +44,7 @@ from crush_trio.server.routes import (
     workspaces,
 )
 from crush_trio.server.services import Services
-from crush_trio.server.watchdog import start_watchdog
+from crush_trio.server.watchdog import Budget, start_watchdog
 from crush_trio.store.sqlite import SqliteStore, open_store
 from crush_trio.tools.cgroup import process_control, server_cgroup
 from crush_trio.tools.spill import SpillArea
@@ -58,8 +58,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @attrs.define(eq=False)
 class Stop:
-    """Why and when the server stops; the first reason wins."""
+    """Why and when the server stops; the first reason wins.
 
+    ``timeout_s`` bounds what comes after it, also if that is the rest of a start.
+    """
+
+    timeout_s: float
     event: trio.Event = attrs.field(factory=trio.Event)
     reason: str = ""
 
@@ -68,12 +72,13 @@ class Stop:
         if not self.event.is_set():
             self.reason = reason
             logger.info("stopping: %s", reason)
+            start_watchdog(self.timeout_s + limits.WATCHDOG_EXTRA_S)
             self.event.set()
 
 
 async def serve(options: ServeOptions) -> int:
     """Run a server until a signal, a ``stop`` or a dead store; its exit code (contract 6)."""
-    stop = Stop()
+    stop = Stop(options.shutdown_timeout_s)
     failed: BaseException | None = None
     with contextlib.ExitStack() as cleanup:
         try:
@@ -101,7 +106,10 @@ async def _open_parts(
 ) -> AsyncIterator[tuple[SqliteStore, Journal, ServerKit]]:
     journal = Journal()
     async with open_store(
-        options.data_dir, durability=options.durability, publish=journal.publish
+        options.data_dir,
+        durability=options.durability,
+        publish=journal.publish,
+        closing_s=Budget.of(options.shutdown_timeout_s).store_s,
     ) as store:
         cleanup.enter_context(_logging_to(options.data_dir, verbose=options.verbose))
         async with server_cgroup(options.data_dir) as cgroup:
@@ -115,7 +123,8 @@ async def _serve_with(
 ) -> None:
     """The nesting that is the shutdown order: host inside HTTP inside store (G11)."""
     http_stop = trio.Event()
-    host_options = HostOptions(options.idle_timeout_s, options.requeue_within_s)
+    budget = Budget.of(options.shutdown_timeout_s)
+    host_options = HostOptions(options.idle_timeout_s, options.requeue_within_s, budget.runs_s)
     with contextlib.ExitStack() as sockets:
         async with trio.open_nursery() as http:
             try:
@@ -131,7 +140,7 @@ async def _serve_with(
                             app,
                             [each.listener for each in bound],
                             stop=http_stop,
-                            graceful_timeout_s=limits.SHUTDOWN_HTTP_S,
+                            graceful_timeout_s=budget.http_s,
                         )
                     )
                     store.announce(bound[0].url)
@@ -140,15 +149,28 @@ async def _serve_with(
                     if options.idle_exit_s is not None:
                         host.nursery.start_soon(_stop_when_idle, host, options.idle_exit_s, stop)
                     await stop.event.wait()
-                    start_watchdog(options.shutdown_timeout_s + limits.WATCHDOG_EXTRA_S)
                     # One step: refuse new prompts, and be found by nobody any more.
                     host.stop()
                     for each in bound:
                         each.retire()
-                with trio.move_on_after(limits.SHUTDOWN_SUBSCRIBERS_S, shield=True):
-                    await host.wait_no_subscribers()
-            finally:
+                    http.start_soon(_end_http, host, budget, http_stop)
+            except BaseException:
                 http_stop.set()
+                raise
+
+
+async def _end_http(host: Host, budget: Budget, http_stop: trio.Event) -> None:
+    """Say goodbye to subscribers, then end HTTP.
+
+    Beside the host and not after it: a run that cannot be ended, because a model or a tool of
+    ours shields itself, must not keep subscribers and requests waiting.
+    """
+    with trio.move_on_after(budget.runs_s):
+        await host.wait_closed()
+    host.end_feeds()
+    with trio.move_on_after(budget.subscribers_s):
+        await host.wait_no_subscribers()
+    http_stop.set()
 
 
 def _services(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import socket
@@ -140,6 +141,37 @@ def test_directory_socket_and_lock_are_ours_alone_whatever_the_umask(
             assert connects(path)
     finally:
         os.umask(before)
+
+
+def test_the_lock_goes_with_the_socket_and_never_guards_a_removed_file(path: Path) -> None:
+    """G11: nothing is left beside the socket; who comes in between looks for the file again."""
+    lock = path.with_name("s.sock.lock")
+    with bind(UnixBind(path)):
+        early = os.open(lock, os.O_RDWR)  # as one that opened the file and has not locked it yet
+    assert list(path.parent.iterdir()) == []
+    fcntl.flock(early, fcntl.LOCK_EX)  # it would hold nothing
+    with bind(UnixBind(path)):
+        assert os.stat(lock).st_ino != os.fstat(early).st_ino
+        with pytest.raises(ConfigError, match=f"process {os.getpid()}"):
+            bind(UnixBind(path))
+    os.close(early)
+
+
+def test_a_lock_that_is_removed_while_it_is_waited_for_is_taken_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, first = fcntl.flock, []
+
+    def flock(descriptor: int, how: int) -> None:
+        if not first:
+            first.append(descriptor)
+            path.with_name("s.sock.lock").unlink()  # the holder ends right now
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with bind(UnixBind(path)), pytest.raises(ConfigError, match="already listens"):
+        bind(UnixBind(path))
+    assert first
 
 
 def test_the_socket_is_never_wider_than_0600_not_even_between_bind_and_chmod(

@@ -112,8 +112,8 @@ class BoundSocket:
         if self._listener is not None and self._sock.fileno() != -1:
             self._listener.socket.close()  # wakes a task that accepts on it
         self._sock.close()
-        if self._lock is not None:
-            os.close(self._lock)
+        if self._lock is not None and self._path is not None:
+            _release_lock(self._path, self._lock)
             self._lock = None
 
     def __enter__(self) -> BoundSocket:
@@ -163,36 +163,57 @@ def _bind_unix(path: Path) -> BoundSocket:
             sock.close()
             raise
     except OSError as exc:
-        os.close(lock)
+        _release_lock(path, lock)
         raise ConfigError(f"The socket {path} cannot be bound: {exc.strerror}.") from exc
     except BaseException:
-        os.close(lock)
+        _release_lock(path, lock)
         raise
 
 
 def _take_lock(path: Path) -> int:
     """A descriptor that holds the lock of ``path`` until it is closed, also by our death.
 
-    The file is never removed: a lock on a removed file guards nothing.
+    The holder removes the file before it lets go (`_release_lock`). So whoever has locked a
+    file looks whether that is still the one with this name, and begins again if it is not: a lock
+    on a removed file guards nothing.
     """
-    name = path.with_name(path.name + ".lock")
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        descriptor = os.open(name, flags, 0o600)
-    except OSError as exc:
-        raise ConfigError(f"The lock {name} cannot be opened: {exc.strerror}.") from exc
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
+    name = _lock_name(path)
+    while True:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(name, flags, 0o600)
+        except OSError as exc:
+            raise ConfigError(f"The lock {name} cannot be opened: {exc.strerror}.") from exc
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
+        except OSError:
+            locked = False
+        status = os.fstat(descriptor)
+        if _inode(name) == (status.st_dev, status.st_ino):
+            break
+        os.close(descriptor)  # removed by its holder since we opened it
+    if not locked:
         holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise ConfigError(
             f"A server (process {holder}) already listens on {path}; stop it with"
             " `crush-trio stop`, or name another socket with --host."
-        ) from exc
+        )
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _release_lock(path: Path, descriptor: int) -> None:
+    """Removes the lock's file while it is still held, and lets go."""
+    with contextlib.suppress(OSError):  # somebody else removed it, or took the directory's rights
+        _lock_name(path).unlink()
+    os.close(descriptor)
+
+
+def _lock_name(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
 
 
 def _clear_dead(path: Path) -> None:

@@ -6,6 +6,7 @@ from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
 from crush_trio.host.session import Session
+from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import SessionId
 from crush_trio.protocol.runs import CancelledBy, CancelReceipt
 from crush_trio.server.edge.app_base import EdgeApp
@@ -30,6 +31,9 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         workspace_id: str, session_id: str, by: CancelledBy, *, waiting_only: bool
     ) -> CancelReceipt:
         session = known_session(workspace_id, session_id)
+        if session is None and host.stopping:
+            # Its queued runs are out of reach and will go on: an empty receipt would be a lie (G4).
+            raise Refused("server_stopping", "The server is stopping; try again later.")
         if session is None:
             workspace = host.find_open(host.row(workspace_id).id)
             last = workspace.last_accept if workspace is not None else 0
