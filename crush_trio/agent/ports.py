@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
+from crush_trio.agent.job_ports import Job as Job  # part of the port
+from crush_trio.agent.job_ports import JobHost as JobHost
 from crush_trio.protocol.errors import CrushError
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
@@ -341,6 +343,7 @@ class ToolContext:
         return await self.ask(ask)
 
 
+        jobs: What may outlive the run; ``None`` where there is nobody to own it.
 class Tool(Protocol):
     """Something a model can call."""
 
@@ -353,6 +356,8 @@ class Tool(Protocol):
         """Do it. Being cancelled is an ordinary way to end; whatever was opened is closed.
 
         A problem the model can act on is a `ToolResult` with ``is_error``; an exception is a bug
+    questions: AskQuestions | None = None
+    jobs: JobHost | None = None
         or a broken machine and ends up in the result as one sentence.
         """
         ...

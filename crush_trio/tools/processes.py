@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -11,11 +10,11 @@ from pathlib import Path
 import trio
 
 from crush_trio.agent.ports import ShellResult
-from crush_trio.limits import KILL_TOTAL_S, OUTPUT_CHUNK_BYTES, OUTPUT_DRAIN_BYTES
+from crush_trio.limits import KILL_TOTAL_S
 from crush_trio.protocol.runs import LeftProcess, ProcessReport
 from crush_trio.tools import process_table
-from crush_trio.tools.capture import StreamCapture
 from crush_trio.tools.cgroup import Cgroup
+from crush_trio.tools.command_output import CommandOutput
 from crush_trio.tools.launched import Launched
 from crush_trio.tools.spill import CallSpill, SpillArea
 
@@ -102,10 +101,24 @@ class RunProcesses:
         spill_name: str,
     ) -> ShellResult:
         """The same for one program without a shell."""
+        spill = CallSpill(self._spill, spill_name, self._folder)
+        return await self.carry(
+            argv, CommandOutput(on_output, spill), cwd=cwd, env=env, timeout_s=timeout_s
+        )
+
+    async def carry(
+        self,
+        argv: tuple[str, ...],
+        call: CommandOutput,
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float,
+    ) -> ShellResult:
+        """As `run_argv`, with the output going where the caller says."""
         if self._closed:
             raise trio.ClosedResourceError("this run has ended; nothing can be started in it")
         began_ms = time.time_ns() // 1_000_000
-        call = _Call(on_output, CallSpill(self._spill, spill_name, self._folder))
         launched = await Launched.start(argv, cwd, env, self._cgroup)
         self._started += 1
         self._launched.append(launched)
@@ -124,7 +137,7 @@ class RunProcesses:
         finally:
             if not completed:
                 await self._end(launched)  # noqa: ASYNC102  # shields and bounds itself
-                call.spill.discard()
+                await call.abandon(launched)  # noqa: ASYNC102  # so does this
             launched.hand_over_output()
         return result
 
@@ -168,76 +181,3 @@ class RunProcesses:
         self._left |= {one.pid: one for one in self.live()}
         left = process_table.still_there(self._left.values())
         return ProcessReport(started=self._started, killed=self._killed, left=left)
-
-
-class _Call:
-    """One command's output on its way into memory, to subscribers, and into a file."""
-
-    def __init__(self, on_output: Callable[[str, str], None], spill: CallSpill) -> None:
-        self.spill = spill
-        self._out = StreamCapture("stdout", on_output)
-        self._err = StreamCapture("stderr", on_output)
-        self._spilling = trio.Lock()  # a `CallSpill` takes one piece at a time
-
-    async def follow(self, launched: Launched) -> None:
-        """Read both pipes until the shell has exited, then what they hold at that moment."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._read, launched.stdout, self._out)
-            nursery.start_soon(self._read, launched.stderr, self._err)
-            await launched.wait_shell()
-            nursery.cancel_scope.cancel()
-        await self.drain(launched)
-
-    async def _read(self, fd: int, stream: StreamCapture) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(fd)
-            if not await self._read_piece(fd, stream):
-                return
-
-    async def _read_piece(self, fd: int, stream: StreamCapture) -> int:
-        """Take what the pipe holds now, if anything; how many bytes that was."""
-        try:
-            data = os.read(fd, OUTPUT_CHUNK_BYTES)
-        except BlockingIOError:
-            return 0
-        stream.feed(data)
-        with trio.CancelScope(shield=True):  # bound: one write; else a read piece would be lost
-            async with self._spilling:
-                if self.spill.wants_thread(len(data)):
-                    await trio.to_thread.run_sync(self.spill.feed, data)
-                else:
-                    self.spill.feed(data)
-        return len(data)
-
-    async def drain(self, launched: Launched) -> None:
-        """Read what lies in the pipes. A background process may write for ever: hence a bound."""
-        for fd, stream in ((launched.stdout, self._out), (launched.stderr, self._err)):
-            if fd < 0:
-                continue
-            end = stream.total + OUTPUT_DRAIN_BYTES
-            while stream.total < end:
-                if not await self._read_piece(fd, stream):
-                    break
-                await trio.lowlevel.checkpoint()
-
-    async def result(self, launched: Launched, timed_out: bool, began_ms: int) -> ShellResult:
-        """What the call comes to, after its shell or its tree has ended."""
-        stdout, stderr = self._out.finish(), self._err.finish()
-        if launched.exit_code is None and not timed_out:
-            stderr += "\nthe process that watched over this command was killed"
-        path = await trio.to_thread.run_sync(self.spill.finish)
-        code = 137 if launched.exit_code is None else launched.exit_code
-        return ShellResult(
-            exit_code=None if timed_out else code,
-            stdout=stdout,
-            stderr=stderr,
-            stdout_dropped=self._out.kept.dropped,
-            stderr_dropped=self._err.kept.dropped,
-            timed_out=timed_out,
-            spill_path=path,
-            still_running=0 if timed_out else launched.still_running,
-            started_ms=began_ms,
-            ended_ms=time.time_ns() // 1_000_000,
-            stdout_dropped_lines=self._out.kept.dropped_lines,
-            stderr_dropped_lines=self._err.kept.dropped_lines,
-        )

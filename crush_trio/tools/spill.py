@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -122,9 +123,15 @@ class CallSpill:
     half, and of the rest the last half, in a ring; what falls between is counted.
     Its methods block on the disk and are called in a worker thread, one at a time. A disk that
     fails ends the spilling, not the command.
+
+    Args:
+        keep_small: Whether what fits into memory stays readable after `finish`.
     """
 
-    def __init__(self, area: SpillArea, name: str, folder: str = "") -> None:
+    def __init__(
+        self, area: SpillArea, name: str, folder: str = "", *, keep_small: bool = False
+    ) -> None:
+        self._keep_small = keep_small
         self._area = area
         self._name = name
         self._folder = folder
@@ -136,6 +143,9 @@ class CallSpill:
         self._half = area.call_bytes // 2
         self._head_bytes = 0
         self._ring_bytes = 0  # ever written to the ring
+        self._ring_from = 0  # the position in the output at which the ring began
+        self._tail: tuple[int, int] | None = None  # position, and where in the finished file
+        self._written = 0  # bytes that were handed to the file or the ring, or left out there
         self._taken = 0
         self._stopped = False
 
@@ -145,9 +155,9 @@ class CallSpill:
 
     def feed(self, data: bytes) -> None:
         """Take more output."""
+        self._seen += len(data)
         if self._stopped:
             return
-        self._seen += len(data)
         if self._file is None:
             self._waiting.append(data)
             if self._seen <= TOOL_OUTPUT_MEMORY_BYTES:
@@ -173,6 +183,7 @@ class CallSpill:
 
     def _write(self, data: bytes) -> None:
         assert self._file is not None
+        begin, self._written = self._written, self._written + len(data)
         part = data[: self._half - self._head_bytes]
         if part:
             granted = part[: self._grant(len(part))]
@@ -181,11 +192,12 @@ class CallSpill:
             if len(granted) < len(part):
                 self._half = self._head_bytes  # the area is full: the file ends here
                 return
-        self._write_ring(data[len(part) :])
+        self._write_ring(data[len(part) :], begin + len(part))
 
-    def _write_ring(self, data: bytes) -> None:
+    def _write_ring(self, data: bytes, begin: int) -> None:
         while data and self._half:
             if self._ring is None:
+                self._ring_from = begin
                 self._ring = tempfile.TemporaryFile(  # noqa: SIM115 - closed by `_close`
                     dir=self._area.directory, buffering=0
                 )
@@ -206,8 +218,9 @@ class CallSpill:
 
     def finish(self) -> str | None:
         """Complete the file and return its path; ``None`` if nothing was spilled."""
-        self._waiting.clear()
         if self._file is None or self._path is None:
+            if not self._keep_small:
+                self._waiting.clear()
             return None
         try:
             if self._ring is not None:
@@ -225,11 +238,62 @@ class CallSpill:
             gap = self._ring_bytes - self._half
             _write_all(file, f"\n... [{gap} bytes dropped] ...\n".encode())
             spans = [(at, self._half), (0, at)]
+        self._tail = (self._ring_begin(), file.tell())
         for start, end in spans:
             ring.seek(start)
             while start < end and (piece := ring.read(min(_COPY_BYTES, end - start))):
                 _write_all(file, piece)
                 start += len(piece)
+
+    @property
+    def seen(self) -> int:
+        """Bytes of output so far, kept or not."""
+        return self._seen
+
+    def read(self, after: int, limit: int) -> tuple[bytes, int, int]:
+        """Output from a position on: ``(bytes, next position, bytes dropped before them)``.
+
+        The position counts everything that was fed, dropped or not; one beyond the end is the
+        end. What somebody else has removed from the disk counts as dropped.
+        """
+        for begin, end, fetch in self._kept():
+            if after < end and begin < end:
+                start = max(after, begin)
+                with contextlib.suppress(OSError):
+                    data = fetch(start - begin, min(limit, end - start))
+                    if data:
+                        return data, start + len(data), start - after
+        return b"", self._seen, max(0, self._seen - after)
+
+    def _kept(self) -> list[tuple[int, int, Callable[[int, int], bytes]]]:
+        """What is kept: from where, to where, and how to get bytes of it."""
+        if self._path is None:
+            whole = b"".join(self._waiting)
+            return [(0, len(whole), lambda at, size: whole[at : at + size])]
+        head = (0, self._head_bytes, self._read_file)
+        ring_end = self._ring_from + self._ring_bytes
+        if self._ring is not None:
+            return [head, (self._ring_begin(), ring_end, self._read_ring)]
+        if self._tail is None:
+            return [head]
+        begin, offset = self._tail
+        return [head, (begin, ring_end, lambda at, size: self._read_file(offset + at, size))]
+
+    def _ring_begin(self) -> int:
+        """The position in the output of the oldest byte that the ring still has."""
+        return self._ring_from + max(0, self._ring_bytes - self._half)
+
+    def _read_file(self, at: int, size: int) -> bytes:
+        if self._file is not None:
+            return os.pread(self._file.fileno(), size, at)
+        assert self._path is not None
+        with self._path.open("rb") as file:
+            return os.pread(file.fileno(), size, at)
+
+    def _read_ring(self, at: int, size: int) -> bytes:
+        assert self._ring is not None
+        place = (max(0, self._ring_bytes - self._half) + at) % self._half
+        return os.pread(self._ring.fileno(), min(size, self._half - place), place)
 
     def _close(self) -> None:
         for file in (self._file, self._ring):
