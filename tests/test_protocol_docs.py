@@ -24,7 +24,14 @@ PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text("utf-8"
 _BLOCK = re.compile(r"^```json (\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ROUTE = re.compile(r"^\| `([A-Z]+) (/\S*)` \|", re.MULTILINE)
 _STATUS_ROW = re.compile(r"^\| ((?:\d{3}(?: · )?)+) \| (.*) \|$", re.MULTILINE)
-_NAMES = {"workspace_id": "w", "session_id": "s", "run_id": "r", "client_id": "c"}
+_NAMES = {
+    "workspace_id": "w",
+    "session_id": "s",
+    "run_id": "r",
+    "client_id": "c",
+    "message_id": "m",
+    "file_id": "f",
+}
 BLOCKS = [(match[1], match[2]) for match in _BLOCK.finditer(PAGE)]
 FRAMES = [text for name, text in BLOCKS if name == "frame"]
 

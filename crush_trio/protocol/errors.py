@@ -28,6 +28,8 @@ STATUS: Final[dict[str, int]] = {
     "workspace_not_found": 404,
     "session_not_found": 404,
     "run_not_found": 404,
+    "message_not_found": 404,
+    "file_not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "run_id_conflict": 409,

@@ -41,6 +41,7 @@ from crush_trio.server.routes import (
     sessions,
     stream,
     system,
+    whole,
     workspaces,
 )
 from crush_trio.server.services import Services
@@ -218,7 +219,7 @@ def _create_app(
         in_tool_cgroup=kit.is_tool,
     )
     app = create_quart_app(gate, access_log)
-    for routes in (system, agent, workspaces, sessions, runs, queue, prompts, stream):
+    for routes in (system, agent, workspaces, sessions, runs, queue, prompts, stream, whole):
         routes.add_routes(app, services)
     return app
 

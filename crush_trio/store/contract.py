@@ -330,6 +330,14 @@ class Store(AskReads, JobReads, Protocol):
         """Every run that is not finished, by (workspace, accept sequence); for recovery."""
         ...
 
+    async def message(self, message_id: MessageId) -> Message | None:
+        """One message, of any session."""
+        ...
+
+    async def file_version(self, version_id: str) -> FileVersion | None:
+        """One stored file version, of any session."""
+        ...
+
     async def file_versions(self, session_id: SessionId) -> tuple[FileVersion, ...]:
         """Stored file versions of a session, by (path, version)."""
         ...

@@ -12,12 +12,12 @@ from crush_trio.protocol.events import Payload
 
 _HEAD_ROOM = 128  # seq, ts_ms and the brackets of the frame around the object
 _SHORTEST_CUT = 256  # ids are at most this long, so no id is ever cut
-_REF = {
+_REF = {  # below `/v1/workspaces/{w}/`, where the whole thing can be fetched
     "message": "messages",
     "session": "sessions",
     "file": "files",
     "run": "runs",
-    "run_complete": "runs",
+    "permission_request": "permissions",
 }
 
 
@@ -62,9 +62,12 @@ def _shortened(value: dict[str, Any], limit: int) -> bytes:
 
 def _reference(value: dict[str, Any]) -> str:
     inner = value["payload"]["payload"]
-    kind = value["type"]
-    identity = inner.get("run_id" if kind == "run_complete" else "id", "")
-    return f"{_REF.get(kind, kind)}/{identity}"
+    list_of = _REF.get(value["type"])
+    if list_of == "permissions":
+        return list_of  # those that wait are listed whole; one alone has no route
+    if list_of is not None:
+        return f"{list_of}/{inner['id']}"
+    return f"runs/{inner['run_id']}" if inner.get("run_id") else ""
 
 
 def _longest(value: Any) -> int:

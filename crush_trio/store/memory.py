@@ -177,6 +177,17 @@ class MemoryStore(MemoryJobReads):
         found = [entry.row for entry in self._tables.runs.rows.values() if _is_open(entry.row)]
         return tuple(sorted(found, key=lambda r: (r.record.workspace_id, r.record.accept_seq)))
 
+    async def message(self, message_id: MessageId) -> Message | None:
+        """See `crush_trio.store.contract.Store.message`."""
+        await trio.lowlevel.checkpoint()
+        found = self._tables.messages.rows.get(message_id)
+        return None if found is None else found.message
+
+    async def file_version(self, version_id: str) -> FileVersion | None:
+        """See `crush_trio.store.contract.Store.file_version`."""
+        await trio.lowlevel.checkpoint()
+        return self._tables.files.rows.get(version_id)
+
     async def file_versions(self, session_id: SessionId) -> tuple[FileVersion, ...]:
         """See `crush_trio.store.contract.Store.file_versions`."""
         await trio.lowlevel.checkpoint()

@@ -286,6 +286,15 @@ async def test_a_changed_file_has_every_content_it_had(bench: Bench) -> None:
     assert stored[0].created_at == bench.now_ms // 1000
 
 
+async def test_one_message_and_one_file_version_are_found_by_their_ids(bench: Bench) -> None:
+    await bench.commit(putting((message("m"), 1, 0), (message("n"), 1, 1)))
+    added = await bench.commit(lambda tx: tx.add_file_change(S, "/f", "old", "new"))
+    assert await bench.store.message(MessageId("n")) == message("n")
+    assert [await bench.store.file_version(item.id) for item in added] == list(added)
+    assert await bench.store.message(MessageId("none")) is None
+    assert await bench.store.file_version("none") is None
+
+
 async def test_the_last_read_of_each_file_is_known_newest_first(bench: Bench) -> None:
     for path, at_ns in (("/a", 5), ("/b", 9), ("/a", 7)):
         await bench.commit(lambda tx, path=path, at_ns=at_ns: tx.mark_read(S, path, at_ns))

@@ -147,6 +147,20 @@ def open_runs(conn: sqlite3.Connection) -> tuple[RunRow, ...]:
     return tuple(rows.run_of(row) for row in found)
 
 
+def message(conn: sqlite3.Connection, message_id: MessageId) -> Message | None:
+    """One message."""
+    row = conn.execute(
+        f"SELECT {rows.MESSAGE} FROM messages m WHERE m.id = ?", (message_id,)
+    ).fetchone()
+    return None if row is None else rows.message_of(row)
+
+
+def file_version(conn: sqlite3.Connection, version_id: str) -> FileVersion | None:
+    """One file version."""
+    row = conn.execute(f"SELECT {rows.FILE} FROM files WHERE id = ?", (version_id,)).fetchone()
+    return None if row is None else rows.file_of(row)
+
+
 def file_versions(conn: sqlite3.Connection, session_id: SessionId) -> tuple[FileVersion, ...]:
     """File versions by (path, version)."""
     found = conn.execute(

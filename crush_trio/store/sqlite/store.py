@@ -135,6 +135,14 @@ class SqliteStore:
         """See `crush_trio.store.contract.Store.open_runs`."""
         return await self._read(reads.open_runs)
 
+    async def message(self, message_id: MessageId) -> Message | None:
+        """See `crush_trio.store.contract.Store.message`."""
+        return await self._read(lambda conn: reads.message(conn, message_id))
+
+    async def file_version(self, version_id: str) -> FileVersion | None:
+        """See `crush_trio.store.contract.Store.file_version`."""
+        return await self._read(lambda conn: reads.file_version(conn, version_id))
+
     async def file_versions(self, session_id: SessionId) -> tuple[FileVersion, ...]:
         """See `crush_trio.store.contract.Store.file_versions`."""
         return await self._read(lambda conn: reads.file_versions(conn, session_id))
