@@ -23,7 +23,10 @@ GONE_WITHIN_S = 4.0
 SHUTDOWN_S = 12.0
 ENDS_S = 60.0
 WAYS = {
-    "random": (("kill", 55), ("starting", 20), ("stopping", 12), ("term", 10), ("twice", 3)),
+    "random": (
+        *(("kill", 48), ("starting", 20), ("stopping", 12)),
+        *(("term", 10), ("twice", 3), ("abandoned", 7)),
+    ),
     "syscall": (("call", 65), ("recovering", 35)),
     "term": (("term", 80), ("early", 20)),
 }
@@ -122,6 +125,8 @@ class Episode:
         before = self.server.tool_processes()
         if self.server.shim is not None:
             self.server.shim.disarm()
+        if way == "abandoned":
+            self._wait_for_tools(before, died, way)
         if way in ("starting", "recovering", "early"):
             self._die_early(way, dice)
         began = time.monotonic()
@@ -142,6 +147,10 @@ class Episode:
         left = before.keys() & self.server.tool_processes().keys()
         if left:
             self.history.count("tool processes there at ready", len(left))
+        self._wait_for_tools(before, died, way)
+
+    def _wait_for_tools(self, before: dict[tuple[int, str], str], died: float, way: str) -> None:
+        left = before.keys() & self.server.tool_processes().keys()
         while left and time.monotonic() < died + GONE_WITHIN_S:
             time.sleep(0.05)
             left = before.keys() & self.server.tool_processes().keys()
@@ -155,6 +164,8 @@ class Episode:
         self._live(dice)
         self.server.kill()
 
+    _end_by_abandoned = _end_by_kill
+    """No server comes after it until its tools have gone by themselves."""
     _end_by_starting = _end_by_kill
     _end_by_recovering = _end_by_kill
 

@@ -160,7 +160,8 @@ def test_the_lock_goes_with_the_socket_and_never_guards_a_removed_file(path: Pat
 def test_a_lock_that_is_removed_while_it_is_waited_for_is_taken_anew(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, first = fcntl.flock, []
+    real = fcntl.flock
+    first: list[int] = []
 
     def flock(descriptor: int, how: int) -> None:
         if not first:
