@@ -55,6 +55,8 @@ class Asking:
     waits_on: Callable[[str], None]
     """Told of each change before it is published, so that later commits say the same."""
     idle_s: float = math.inf
+    waits_as: str = "model"
+    """What the run waits on, in its record's word."""
     _idle: trio.CancelScope = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
     _over: RunError | None = attrs.field(default=None, init=False)
@@ -127,8 +129,8 @@ class Asking:
 
     def _show_model(self) -> None:
         self._retrying = False
-        self.waits_on("model")
-        self.journal.show_waiting_on("model")
+        self.waits_on(self.waits_as)
+        self.journal.show_waiting_on(self.waits_as)
 
     async def _checkpoint_while_open(self) -> None:
         while True:

@@ -14,6 +14,7 @@ from crush_trio.protocol.errors import CrushError
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.models import ModelInfo as ModelInfo  # part of the port
+from crush_trio.protocol.questions import Question, QuestionResponse
 from crush_trio.protocol.runs import ProcessReport, Usage
 
 # --- model --------------------------------------------------------------------------------
@@ -21,18 +22,23 @@ from crush_trio.protocol.runs import ProcessReport, Usage
 
 @attrs.frozen
 class ToolSpec:
-    """A tool as a model sees it; ``parameters`` is a JSON schema of an object."""
+    """A tool as a model sees it; ``parameters`` is a JSON schema of an object.
+
+    One that ``needs_person`` is offered only where somebody may answer: in the mode ``ask``.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
+    needs_person: bool = False
 
 
 @attrs.frozen
 class ModelRequest:
     """One request to a model: valid messages in order (G7), and the tools it may call.
 
-    ``step`` counts from 1 within the run.
+    ``step`` counts from 1 within the run. With ``summary`` the model is asked for a summary of the
+    messages, by the last of them; such requests are counted by themselves.
     """
 
     system: str
@@ -43,6 +49,7 @@ class ModelRequest:
     step: int
     workspace_path: Path
     max_output_tokens: int | None = None
+    summary: bool = False
 
 
 @attrs.frozen
@@ -249,10 +256,20 @@ class PermissionAsk:
 
 @attrs.frozen
 class Decision:
-    """Whether a call may go on, and why not in a sentence the model can act on."""
+    """Whether a call may go on, and why not in a sentence the model can act on.
+
+    ``stop_turn``: a person has said no, so the turn ends (R70).
+    """
 
     allowed: bool
     reason: str = ""
+    stop_turn: bool = False
+
+
+AskQuestions: TypeAlias = Callable[
+    [tuple[Question, ...], tuple[str, str]], Awaitable[tuple[QuestionResponse, ...] | None]
+]
+"""Asks a person questions with a confirm title and text; ``None`` if they were not answered."""
 
 
 class ProcessHost(Protocol):
@@ -321,10 +338,12 @@ class ToolContext:
     """What one call may use. Everything here belongs to the run and ends with it.
 
     Args:
-        ask: Decides a permission; returns at once in modes allow and deny.
+        ask: Decides a permission; in mode ask it may wait for a person.
+        questions: Asks a person; ``None`` where nobody can answer.
         output: Shows live output ``(stream, text)`` to subscribers; never waits.
         last_read: Unix time in ns at which this session last read an absolute path, or ``None``.
         env: The fixed environment for tool processes (contract 7).
+        jobs: What may outlive the run; ``None`` where there is nobody to own it.
     """
 
     workspace_id: WorkspaceId
@@ -337,13 +356,14 @@ class ToolContext:
     processes: ProcessHost
     env: Mapping[str, str]
     config: Mapping[str, Any]
+    questions: AskQuestions | None = None
+    jobs: JobHost | None = None
 
     async def permission(self, ask: PermissionAsk) -> Decision:
         """The decision on ``ask``; it is made before the tool touches anything."""
         return await self.ask(ask)
 
 
-        jobs: What may outlive the run; ``None`` where there is nobody to own it.
 class Tool(Protocol):
     """Something a model can call."""
 
@@ -356,8 +376,6 @@ class Tool(Protocol):
         """Do it. Being cancelled is an ordinary way to end; whatever was opened is closed.
 
         A problem the model can act on is a `ToolResult` with ``is_error``; an exception is a bug
-    questions: AskQuestions | None = None
-    jobs: JobHost | None = None
         or a broken machine and ends up in the result as one sentence.
         """
         ...

@@ -7,6 +7,7 @@ from enum import Enum
 
 import attrs
 
+from crush_trio.agent import shell_text
 from crush_trio.agent.calls import sanitised_call
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, new_id
 from crush_trio.protocol.messages import (
@@ -14,6 +15,7 @@ from crush_trio.protocol.messages import (
     Message,
     Part,
     ReasoningPart,
+    ShellCommandPart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
@@ -177,7 +179,7 @@ def for_model(messages: Iterable[Message]) -> tuple[Message, ...]:
 
     Results without a call are dropped, calls without a result get a synthetic error result right
     after their message, unfinished or broken calls are completed, a call id that occurs again is
-    made unique, and empty assistant messages are skipped.
+    made unique, and empty assistant messages are skipped. A person's command becomes text.
     """
     kept = [_in_its_role(message) for message in messages if not _is_empty_assistant(message)]
     valid: list[Message] = []
@@ -205,12 +207,12 @@ def _in_its_role(message: Message) -> Message:
     calls_too = message.role == "assistant"
     results_too = message.role == "tool"
     parts = tuple(
-        part
+        TextPart(shell_text.for_model(part)) if isinstance(part, ShellCommandPart) else part
         for part in message.parts
         if (calls_too or not isinstance(part, ToolCallPart))
         and (results_too or not isinstance(part, ToolResultPart))
     )
-    return message if len(parts) == len(message.parts) else attrs.evolve(message, parts=parts)
+    return message if parts == message.parts else attrs.evolve(message, parts=parts)
 
 
 def _results_after(messages: Sequence[Message], index: int) -> dict[str, list[ToolResultPart]]:

@@ -14,6 +14,8 @@ from crush_trio import limits
 from crush_trio.agent import calls, transcript
 from crush_trio.agent.asking import Asking, AskingJournal
 from crush_trio.agent.budget import Budget, Progress, denied_error
+from crush_trio.agent.compaction import Fullness
+from crush_trio.agent.compactor import Compactor
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import (
     Model,
@@ -24,6 +26,8 @@ from crush_trio.agent.ports import (
     ToolContext,
     ToolResult,
 )
+from crush_trio.agent.summary import SummaryInput
+from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.messages import FinishPart, Message, ToolCallPart
 from crush_trio.protocol.runs import Limits, Outcome, RunError
@@ -43,6 +47,13 @@ class TurnJournal(AskingJournal, Protocol):
 
     def stage_message(self, message: Message, progress: Progress) -> None:
         """Stage a message that ended: the assistant's last state, or a new tool message."""
+        ...
+
+    def stage_summary(self, message: Message, progress: Progress, before: int, after: int) -> None:
+        """Stage a summary that ended, and that the session's history begins with it from now on.
+
+        ``before`` and ``after`` are tokens of the conversation and of the summary.
+        """
         ...
 
     def stage_effects(self, result: ToolResult) -> None:
@@ -70,7 +81,11 @@ class TurnJournal(AskingJournal, Protocol):
 
 @attrs.frozen
 class TurnInput:
-    """What a turn starts from. ``history`` ends with the prompt's user message."""
+    """What a turn starts from. ``history`` ends with the prompt's user message.
+
+    ``fullness`` is the window as the last turn left it. ``leaves_out`` are runs that wait although
+    they stand before this one: no summary of this turn speaks of them.
+    """
 
     session_id: SessionId
     run_id: RunId
@@ -82,6 +97,8 @@ class TurnInput:
     tools: tuple[Tool, ...]
     context: Callable[[str], ToolContext]
     now_s: Callable[[], int]
+    fullness: Fullness = attrs.field(factory=Fullness)
+    leaves_out: tuple[RunId, ...] = ()
 
 
 @attrs.frozen
@@ -102,13 +119,26 @@ class Turn:
     failure: Exception | None = attrs.field(default=None, init=False)
     """The model's own error: it was raised before anybody asked the run to stop."""
     _budget: Budget = attrs.field(init=False)
+    _compactor: Compactor = attrs.field(init=False)
     _messages: list[Message] = attrs.field(factory=list, init=False)
     _signatures: deque[int] = attrs.field(
         factory=lambda: deque(maxlen=limits.LOOP_WINDOW_STEPS), init=False
     )
 
     def __attrs_post_init__(self) -> None:
-        self._budget = Budget(self.given.limits, self.given.model.info)
+        given = self.given
+        self._budget = Budget(given.limits, given.model.info)
+        writer = SummaryInput(
+            given.session_id,
+            given.run_id,
+            given.workspace_path,
+            given.model,
+            given.limits,
+            given.now_s,
+            given.leaves_out,
+        )
+        prompts = list(given.history[-1:])
+        self._compactor = Compactor(writer, self.journal, given.fullness, prompts)
 
     async def take(self) -> TurnEnd:
         """Run the turn to its end.
@@ -121,6 +151,9 @@ class Turn:
             over = self._budget.before_step(self.progress)
             if over is not None:
                 return TurnEnd(Outcome.LIMITED, over)
+            if self._compactor.is_due():
+                await self._compact()
+                continue
             asked, end = await self._step()
             if not asked:
                 return self._ended_without_calls(end)
@@ -129,6 +162,15 @@ class Turn:
                 return stop
             if end.reason != "tool_use":
                 return self._ended_without_calls(end)
+
+    async def _compact(self) -> None:
+        """Go on from a summary of what was said; a step of the run (R63, R64)."""
+        summary = self._compactor.begin(self.progress)
+        try:
+            self._messages = await self._compactor.write(summary, self._messages)
+        finally:
+            self.progress = summary.progress
+            self.failure = summary.failure
 
     # --- the model ------------------------------------------------------------------------
 
@@ -141,7 +183,10 @@ class Turn:
         self.progress = attrs.evolve(
             self.progress, steps=self.progress.steps + 1, waiting_on="model"
         )
-        self._messages += await self.journal.begin_step(assistant, self.progress)
+        folded = await self.journal.begin_step(assistant, self.progress)
+        self._messages += folded
+        self._compactor.prompts += folded
+        self._compactor.asked = True
         taken = frozenset(call.id for known in self._messages for call in known.tool_calls())
         live = LiveMessage(assistant, self.journal.show_delta, self.given.now_s, taken)
         self.journal.open_live(live)
@@ -179,6 +224,7 @@ class Turn:
         finally:
             used = meter.used(live.length)
             self.progress = self._budget.account(self.progress, end, used, live.present())
+        self._compactor.fullness.stepped(self.progress.last_usage)
         return end
 
     def _request(self) -> ModelRequest:
@@ -189,7 +235,7 @@ class Turn:
             tools=tuple(tool.spec for tool in given.tools),
             session_id=given.session_id,
             run_id=given.run_id,
-            step=self.progress.steps,
+            step=self.progress.steps - self._compactor.requests,
             workspace_path=given.workspace_path,
             max_output_tokens=self._budget.output_tokens_left(self.progress),
         )
@@ -210,7 +256,7 @@ class Turn:
             if over is not None:
                 stop = TurnEnd(Outcome.LIMITED, over)
                 break
-            result = await self._run_one(call, tools)
+            result = _STOPPED if stopped else await self._run_one(call, tools)
             part = calls.result_part(call, result)
             parts.append(part)
             message = transcript.tool_message(
@@ -245,6 +291,8 @@ class Turn:
         )
         try:
             return await tool.run(checked, self.given.context(call.id))
+        except StoreError:  # nothing the model could act on: the run ends
+            raise
         except Exception as exc:  # a tool's bug or a broken machine: the model may try another way
             return ToolResult(f"{call.name} failed: {type(exc).__name__}: {exc}", is_error=True)
 
@@ -276,6 +324,10 @@ class Turn:
         if end.reason == "max_tokens":
             return _limited("max_output_tokens", "The model's answer was cut at its output limit.")
         return self._completed()
+
+
+_STOPPED = ToolResult("Not run: the turn was stopped before this call", is_error=True)
+"""The result of a call that comes after one that stopped the turn."""
 
 
 def _limited(code: str, message: str) -> TurnEnd:

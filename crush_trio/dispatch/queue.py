@@ -188,6 +188,7 @@ class RunQueue:
             and now.phase is Phase.RUNNING
             and now.mark is None
             and run.steer
+            and run.kind == now.kind == "prompt"
             and run.settings.fits(now.settings)
         )
 

@@ -33,6 +33,7 @@ class Settings:
     permission_mode: str | None = None
     patterns: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     record: str | None = None
+    compact: bool | None = None
 
     def fits(self, running: Settings) -> bool:
         """Whether a prompt with these settings may be folded into a run with ``running``'s."""
@@ -44,6 +45,7 @@ class Settings:
                 (self.permission_mode, running.permission_mode),
                 (self.patterns, running.patterns),
                 (self.record, running.record),
+                (self.compact, running.compact),
             )
         )
 
@@ -53,13 +55,15 @@ class Run:
     """A run's place in its life. Changed by `RunQueue` alone.
 
     ``mark`` is the first cause that asked it to stop; later ones change nothing. ``steer`` says
-    whether it may be folded into the running turn.
+    whether it may be folded into the running turn. ``kind`` is that of its record: only a prompt
+    is folded, and only into a prompt's turn.
     """
 
     id: RunId
     accept_seq: int
     steer: bool = False
     settings: Settings = Settings()
+    kind: str = "prompt"
     phase: Phase = attrs.field(default=Phase.QUEUED, init=False)
     mark: CancelledBy | None = attrs.field(default=None, init=False)
     outcome: Outcome | None = attrs.field(default=None, init=False)

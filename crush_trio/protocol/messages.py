@@ -115,7 +115,9 @@ class Message:
     """One message of a session. ``created_at`` and ``updated_at`` are unix seconds.
 
     ``run_id`` (an addition to CW) names the run that wrote it. Messages are ordered by (accept
-    sequence of their run, ordinal), which the store keeps; never by time (G7).
+    sequence of their run, ordinal), which the store keeps; never by time (G7). ``leaves_out``
+    (an addition, of a summary) names runs that waited when it was written although they stand
+    before it: it does not tell what became of them.
     """
 
     id: MessageId
@@ -128,6 +130,7 @@ class Message:
     updated_at: int = 0
     is_summary_message: bool = False
     run_id: RunId | None = None
+    leaves_out: tuple[RunId, ...] = ()
 
     def finish(self) -> FinishPart | None:
         """The finish part, or ``None`` while the message is open."""

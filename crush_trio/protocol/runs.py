@@ -104,8 +104,9 @@ class Limits:
 class RunRecord:
     """The permanent record of a run. ``*_ms`` are unix milliseconds, for display only.
 
-    ``waiting_on`` says what an open run waits for: ``queue``, ``model``, ``tool:<name>``,
-    ``retry``; ``None`` otherwise. ``first_seq`` and ``last_seq`` are its first and last event.
+    ``kind`` is prompt, summarize or shell. ``waiting_on`` says what an open run waits for:
+    ``queue``, ``model``, ``tool:<name>``, ``retry``, ``summarize``, ``shell``; ``None`` otherwise.
+    ``first_seq`` and ``last_seq`` are its first and last event.
     """
 
     id: RunId

@@ -45,6 +45,7 @@ class ListJournal:
     durable: list[list[str]] = attrs.field(factory=list)
     checkpoints: list[str] = attrs.field(factory=list)
     waits: list[str] = attrs.field(factory=list)
+    summaries: list[tuple[str, int, int]] = attrs.field(factory=list)
     resets: list[StreamReset] = attrs.field(factory=list)
     effects: list[ToolResult] = attrs.field(factory=list)
 
@@ -59,6 +60,11 @@ class ListJournal:
     def stage_message(self, message: Message, progress: Progress) -> None:
         """Keep it."""
         self.stored[message.id] = message
+
+    def stage_summary(self, message: Message, progress: Progress, before: int, after: int) -> None:
+        """Keep it."""
+        self.stored[message.id] = message
+        self.summaries.append((message.text(), before, after))
 
     def stage_effects(self, result: ToolResult) -> None:
         """Keep it."""

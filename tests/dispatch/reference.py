@@ -26,6 +26,7 @@ class Told:
     steers: bool = False
     fits: bool = True
     gone: bool = False
+    kind: str = "prompt"
 
 
 @attrs.frozen
@@ -50,12 +51,13 @@ class Reference:
         return attrs.evolve(self, runs=(*self.runs[:number], run, *self.runs[number + 1 :]))
 
     def _accept(self, value: object) -> Reference | None:
-        policy = str(value).removesuffix("-other")
+        policy, _, more = str(value).partition("-")
         busy = self.now is not None or bool(self.order)
         if self.closed or self.frozen or (policy == "reject" and busy):
             return None
         state = self._cancel("all") if policy == "interrupt" else self
-        run = Told(steers=policy == "steer", fits=policy == value)
+        kind = "shell" if more == "shell" else "prompt"
+        run = Told(steers=policy == "steer", fits=more != "other", kind=kind)
         number = len(self.runs)
         return attrs.evolve(
             state, runs=(*state.runs, run), order=(*state.order, number), driving=True
@@ -89,9 +91,9 @@ class Reference:
         if self.now is None:
             return ()
         now = self.runs[self.now]
-        if now.life != "running" or now.marked:
+        if now.life != "running" or now.marked or now.kind != "prompt":
             return ()
-        waiting = [(n, self.runs[n]) for n in self.order]
+        waiting = [(n, self.runs[n]) for n in self.order if self.runs[n].kind == "prompt"]
         # The settings of a run that names nothing fit every other; a named model only its own.
         return tuple(n for n, run in waiting if run.steers and (run.fits or not now.fits))
 
@@ -149,7 +151,8 @@ class Reference:
         numbers = range(len(self.runs))
         found: list[Step] = [("cancel", "all"), *(("cancel", n) for n in numbers)]
         if len(self.runs) < most_runs:
-            policies = ("enqueue", "steer", "steer-other", "interrupt", "reject")
+            # No shell run may steer; one that claims to shows that its kind is looked at.
+            policies = ("enqueue", "steer", "steer-other", "steer-shell", "interrupt", "reject")
             found += [("accept", policy) for policy in policies]
         found += [("settle", outcome.value) for outcome in (Outcome.COMPLETED, Outcome.FAILED)]
         found += [(name, n) for name in ("begin", "withdraw") for n in numbers]
@@ -173,12 +176,13 @@ class Real:
         queue = self.queue
         match name:
             case "accept":
-                policy = str(value).removesuffix("-other")
+                policy, _, more = str(value).partition("-")
                 run = Run(
                     RunId(f"r{len(self.runs)}"),
                     len(self.runs) + 1,
                     steer=policy == "steer",
-                    settings=Settings() if policy == value else OTHER,
+                    settings=OTHER if more == "other" else Settings(),
+                    kind="shell" if more == "shell" else "prompt",
                 )
                 accepted = queue.accept(run, policy, by)
                 self.runs.append(run)
@@ -229,4 +233,4 @@ class Real:
             if run.phase is Phase.SETTLING:
                 life = f"settling {life}"
         fits = run.settings == Settings()
-        return Told(life, run.mark is not None, run.steer, fits, number in self.gone)
+        return Told(life, run.mark is not None, run.steer, fits, number in self.gone, run.kind)

@@ -63,6 +63,8 @@ def instances(cls: type[Any]) -> st.SearchStrategy[Any]:
 def _field(cls: type[Any], name: str, target: Any) -> st.SearchStrategy[Any]:
     if cls is requests.PromptRequest and name in _CHOICES:
         return st.none() | st.sampled_from(_CHOICES[name])
+    if cls in (requests.SummarizeRequest, requests.ShellRequest) and name in _CHOICES:
+        return st.none() | st.sampled_from([c for c in _CHOICES[name] if c != "steer"])
     if cls in (runs.Limits, requests.EditRequest) and name != "prompt":
         whole = st.none() | st.integers(0, INT_MAX)
         return whole if int in get_args(target) else st.none() | st.floats(0, 1e9)

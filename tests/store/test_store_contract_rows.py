@@ -129,6 +129,36 @@ async def test_messages_are_ordered_by_run_and_ordinal_and_keep_their_place(benc
     assert found[1].message_count == 6
 
 
+async def test_a_removed_message_is_gone_counted_out_and_back_if_the_commit_fails(
+    bench: Bench,
+) -> None:
+    """I18: what was only begun leaves nothing."""
+    await bench.commit(founding)
+    await bench.commit(putting((message("a"), 1, 0), (message("b"), 1, 1), (message("c"), 1, 2)))
+
+    def remove(tx: Transaction) -> tuple[Message | None, Message | None, int]:
+        removed = tx.remove_message(MessageId("b"))
+        session = tx.session(S)
+        assert session is not None
+        return removed, tx.remove_message(MessageId("b")), session.message_count
+
+    def remove_and_fail(tx: Transaction) -> None:
+        remove(tx)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await bench.commit(remove_and_fail)
+    assert [m.id for m in await bench.store.messages(S)] == ["a", "b", "c"]
+
+    def found_other(tx: Transaction) -> Message | None:
+        tx.put_workspace(WorkspaceRow(OTHER, "/o", 1))
+        return tx.remove_message(MessageId("b"))
+
+    assert (await bench.commit(found_other, OTHER)).value is None, "it is another workspace's"
+    assert (await bench.commit(remove)).value == (message("b"), None, 2)
+    assert [m.id for m in await bench.store.messages(S)] == ["a", "c"]
+
+
 async def test_messages_are_read_in_pages_from_the_newest_on(bench: Bench) -> None:
     await bench.commit(putting(*((message(f"m{n}"), n, 0) for n in range(7))))
 

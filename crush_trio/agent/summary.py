@@ -1,0 +1,212 @@
+"""A summary being written: the model's words streamed into a message of the conversation (R65)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+
+from crush_trio import limits
+from crush_trio.agent import compaction, transcript
+from crush_trio.agent.asking import Asking, AskingJournal
+from crush_trio.agent.budget import Budget, LimitReached, Progress, tokens_of
+from crush_trio.agent.live import LiveMessage
+from crush_trio.agent.ports import (
+    Emit,
+    Model,
+    ModelError,
+    ModelEvent,
+    ModelInfo,
+    ModelRequest,
+    StepEnd,
+    StreamReset,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolInputDelta,
+)
+from crush_trio.protocol.ids import RunId, SessionId
+from crush_trio.protocol.messages import Message, TextPart
+from crush_trio.protocol.runs import Limits, Usage
+
+TITLE = "Summarization Error"  # of the finish part (R65)
+_SYSTEM = (
+    "You summarise a conversation between a user and a coding agent, so that the agent can go on "
+    "with nothing but your summary. You do not answer the user and you call no tools."
+)
+_WANTED = (
+    "Summarise the conversation above. Say what the user wants, what was found out, which files "
+    "were read or changed and how, which commands were run with what result, what was decided and "
+    "why, and what is still to be done. Keep names, paths, numbers and exact errors. Write plain "
+    "text, as short as that allows."
+)
+
+
+class SummaryJournal(AskingJournal, Protocol):
+    """What of a turn's journal a summary writes to."""
+
+    def stage_message(self, message: Message, progress: Progress) -> None:
+        """See `crush_trio.agent.turn.TurnJournal`."""
+        ...
+
+    async def flush(self) -> None:
+        """See `crush_trio.agent.turn.TurnJournal`."""
+        ...
+
+    def open_live(self, live: LiveMessage) -> None:
+        """See `crush_trio.agent.turn.TurnJournal`."""
+        ...
+
+    def show_delta(
+        self, index: int, part: str, offset: int, text: str, tool_call_id: str | None
+    ) -> None:
+        """See `crush_trio.agent.turn.TurnJournal`."""
+        ...
+
+
+@attrs.frozen
+class SummaryInput:
+    """Who writes a summary, for whom, and within which limits.
+
+    ``leaves_out`` becomes the message's own; ``earlier`` counts the run's summaries before this.
+    """
+
+    session_id: SessionId
+    run_id: RunId
+    workspace_path: Path
+    model: Model
+    limits: Limits
+    now_s: Callable[[], int]
+    leaves_out: tuple[RunId, ...] = ()
+    earlier: int = 0
+
+
+@attrs.define(eq=False)
+class Summary:
+    """Writes one summary. `progress` may be read at any time, also after it was interrupted.
+
+    What it has written stays open in the journal until its caller has closed it.
+    """
+
+    given: SummaryInput
+    journal: SummaryJournal
+    progress: Progress = attrs.field(factory=Progress)
+    """The run's: its steps, usage and cost grow, its answer and last usage stay what they were."""
+    used: Usage = attrs.field(default=Usage(), init=False)
+    """Of the last request alone."""
+    failure: Exception | None = attrs.field(default=None, init=False)
+    """The model's own error: it was raised before anybody asked the run to stop."""
+
+    async def write(self, messages: Sequence[Message]) -> Message:
+        """Ask for a summary of ``messages``; the finished message, not yet staged.
+
+        A request that is too long for the model is made again with less, a few times.
+
+        Raises:
+            LimitReached: One of the run's limits.
+            ModelError: The model failed, said nothing, or ``context_overflow``.
+        """
+        live = await self._begin()
+        for tried in range(limits.SUMMARY_TRIES):
+            try:
+                await self._ask(live, compaction.shortened(messages, tried), tried)
+            except ModelError as exc:
+                if exc.code != "context_too_long":
+                    self.failure = _as_ours(exc)
+                    raise self.failure from exc
+                again = StreamReset(tried + 1, limits.SUMMARY_TRIES, 0.0, exc.message)
+                live.apply(again)
+                self.journal.show_reset(again)
+                continue
+            if not live.present().text().strip():
+                raise ModelError("empty_answer", "The model gave an empty summary.", title=TITLE)
+            return live.finish("end_turn")
+        overflow = compaction.OVERFLOW
+        raise ModelError(overflow.code, overflow.message, title=TITLE)
+
+    async def _begin(self) -> LiveMessage:
+        given, info = self.given, self.given.model.info
+        opened = transcript.open_assistant(
+            given.session_id, given.run_id, info.provider, info.model, given.now_s()
+        )
+        opened = attrs.evolve(opened, is_summary_message=True, leaves_out=given.leaves_out)
+        self.progress = attrs.evolve(self.progress, waiting_on="summarize")
+        live = LiveMessage(opened, self.journal.show_delta, given.now_s)
+        self.journal.stage_message(opened, self.progress)
+        # Held before it is stored, so that whatever interrupts the storing finds it open.
+        self.journal.open_live(live)
+        await self.journal.flush()
+        return live
+
+    async def _ask(self, live: LiveMessage, messages: Sequence[Message], tried: int) -> None:
+        given = self.given
+        budget = Budget(given.limits, given.model.info)
+        over = budget.before_step(self.progress)
+        if over is not None:
+            raise LimitReached(over.code, over.message)
+        self.progress = attrs.evolve(self.progress, steps=self.progress.steps + 1)
+        request = ModelRequest(
+            system=_SYSTEM,
+            messages=(*transcript.for_model(messages), self._instruction()),
+            tools=(),
+            session_id=given.session_id,
+            run_id=given.run_id,
+            step=given.earlier + tried + 1,
+            workspace_path=given.workspace_path,
+            max_output_tokens=budget.output_tokens_left(self.progress),
+            summary=True,
+        )
+        meter = budget.meter(self.progress)
+        idle_s = given.limits.idle_timeout_s or math.inf
+        model = _WordsOnly(given.model)
+        asking = Asking(
+            model, request, live, meter, self.journal, self._waits_on, idle_s, "summarize"
+        )
+        end: StepEnd | None = None
+        try:
+            end = await asking.answer()
+        finally:
+            before, used = self.progress, meter.used(live.length)
+            after = budget.account(before, end, used, live.present())
+            self.used = after.last_usage
+            self.progress = attrs.evolve(
+                after, last_usage=before.last_usage, message_id=before.message_id, text=before.text
+            )
+
+    def _waits_on(self, waiting_on: str) -> None:
+        self.progress = attrs.evolve(self.progress, waiting_on=waiting_on)
+
+    def _instruction(self) -> Message:
+        given = self.given
+        return transcript.user_message(
+            given.session_id, given.run_id, (TextPart(_WANTED),), given.now_s()
+        )
+
+
+def tokens_in(summary: Message, used: Usage) -> int:
+    """How large a summary is: as its provider said, else estimated (R65)."""
+    return used.output_tokens or tokens_of(len(summary.text()))
+
+
+@attrs.frozen
+class _WordsOnly:
+    """A model without its tool calls: nobody would run them."""
+
+    model: Model
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.model.info
+
+    async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
+        def words(event: ModelEvent) -> None:
+            if not isinstance(event, ToolCallStart | ToolInputDelta | ToolCallEnd):
+                emit(event)
+
+        return await self.model.stream(request, words)
+
+
+def _as_ours(exc: ModelError) -> ModelError:
+    return ModelError(exc.code, exc.message, retryable=exc.retryable, title=TITLE)
