@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from crush_trio.agent import transcript
+from crush_trio.host.ask_endings import SERVER, withdraw_asks
 from crush_trio.protocol.errors import InvalidTransition, Refused
 from crush_trio.protocol.events import AgentEvent
 from crush_trio.protocol.ids import RunId, SessionId
@@ -154,12 +155,15 @@ def title_from(prompt: str) -> str:
 def end_run(tx: Transaction, run_id: RunId, ending: Ending) -> RunRow:
     """The terminal transaction of a run (G1).
 
-    Writes what the transcript still needs, the record, and the events in their order:
-    messages, session, ``run``, ``agent_event``, and last ``run_complete``.
+    Withdraws what the run still asks a person, writes what the transcript still needs, the
+    record, and the events in their order: notifications, messages, session, ``run``,
+    ``agent_event``, and last ``run_complete``.
     """
     row = stored_run(tx, run_id)
     if row.record.state is RunState.FINISHED:
         raise InvalidTransition(f"run {run_id} has already ended")
+    by = ending.cancelled_by or row.record.cancelled_by
+    withdraw_asks(tx, run_id, SERVER if by is None else by.principal)
     if put_messages(tx, ending.messages):
         touch_session(tx, row.record.session_id)
     started = row.record.started_at_ms is not None
@@ -255,12 +259,16 @@ def end_as_stored(
     places = {item.message.id: item.ordinal for item in mine}
     now_s = tx.now_ms // 1000
     messages = [item.message for item in mine]
+    unallowed = {ask.request.tool_call_id for ask in tx.pending_asks(run_id)}
     written = transcript.close_run(
         messages,
         cause=_cause(outcome),
         # Calls are durable before the first one starts: each may have run in part.
         started_calls=frozenset(
-            call.id for message in messages for call in message.tool_calls() if call.finished
+            call.id
+            for message in messages
+            for call in message.tool_calls()
+            if call.finished and call.id not in unallowed
         ),
         empty=transcript.open_assistant(
             record.session_id, run_id, record.provider, record.model, now_s

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,16 @@ from crush_trio.agent.ports import (
 )
 from crush_trio.agent.turn import Turn, TurnEnd, TurnInput
 from crush_trio.host import commits
+from crush_trio.host.asking import Waiting
 from crush_trio.host.commits import Ending
 from crush_trio.host.kit import Kit, WorkspaceSetup
 from crush_trio.host.open_run import OpenRun
+from crush_trio.host.permissions import ask_person
+from crush_trio.host.questions import ask_questions
 from crush_trio.host.run_journal import LiveOutput, RunJournal, progress_fields
 from crush_trio.protocol.errors import CrushError, StoreError
 from crush_trio.protocol.messages import Message
+from crush_trio.protocol.questions import Question, QuestionResponse
 from crush_trio.protocol.runs import Limits, Outcome, ProcessReport, RunError, Usage
 from crush_trio.protocol.sessions import Session
 from crush_trio.store.contract import Store, Transaction
@@ -52,12 +57,16 @@ class Driver:
     workspace_path: Path
     open_run: OpenRun
     journal: RunJournal
-    default_mode: Callable[[], str] = lambda: "deny"
+    default_mode: Callable[[], str] = lambda: "ask"
     on_prompt: Callable[[Model, tuple[Message, ...], Message], None] = lambda *_: None
     """Told of the model, the messages before, and the prompt, before the model is asked."""
+    waiting: Waiting = attrs.field(kw_only=True)
+    """Where the run asks a person."""
     turn: Turn | None = attrs.field(default=None, init=False)
     processes: ProcessHost | None = attrs.field(default=None, init=False)
     outputs: dict[str, LiveOutput] = attrs.field(factory=dict, init=False)
+    unallowed: set[str] = attrs.field(factory=set, init=False)
+    """Calls that were started and did nothing: they only waited for a person."""
     failure_title: str = attrs.field(default="", init=False)
 
     async def drive(self) -> TurnEnd:
@@ -121,7 +130,7 @@ class Driver:
                 history=(*stored, user),
                 limits=wanted,
                 model=model,
-                tools=setup.tools,
+                tools=tuple(t for t in setup.tools if self._asks() or not t.spec.needs_person),
                 context=lambda call_id: self._context(call_id, setup, reads),
                 now_s=now_s,
             ),
@@ -167,19 +176,41 @@ class Driver:
             workspace_path=self.workspace_path,
             session_id=self.journal.session_id,
             run_id=self.journal.run_id,
-            ask=lambda ask: self._ask(ask, setup),
+            ask=lambda ask: self._ask(call_id, ask, setup),
             output=output.show,
             last_read=lambda path: self.journal.last_reads.get(path) or reads.get(path),
             processes=self.processes,
             env=setup.environment(),
             config=setup.tool_config,
+            questions=partial(self._ask_questions, call_id) if self._asks() else None,
         )
 
-    async def _ask(self, ask: PermissionAsk, setup: WorkspaceSetup) -> Decision:
-        request = self.open_run.row.request
-        mode = request.permission_mode or self.default_mode()
+    def _mode(self) -> str:
+        return self.open_run.row.request.permission_mode or self.default_mode()
+
+    def _asks(self) -> bool:
+        return self._mode() == "ask"
+
+    async def _ask(self, call_id: str, ask: PermissionAsk, setup: WorkspaceSetup) -> Decision:
+        request, record = self.open_run.row.request, self.open_run.row.record
         allow = (*setup.allow_tools, *request.allow_tools)
-        return self.kit.decide(ask, mode, allow, request.deny_tools, self.workspace_path)
+        decision = self.kit.decide(
+            ask, self._mode(), allow, request.deny_tools, self.workspace_path
+        )
+        if decision is None:
+            self.unallowed.add(call_id)
+            decision = await ask_person(self.waiting, self.open_run.run, record, call_id, ask)
+            self.unallowed.discard(call_id)
+        return decision
+
+    async def _ask_questions(
+        self, call_id: str, questions: tuple[Question, ...], confirm: tuple[str, str]
+    ) -> tuple[QuestionResponse, ...] | None:
+        record = self.open_run.row.record
+        self.unallowed.add(call_id)
+        return await ask_questions(
+            self.waiting, self.open_run.run, record, call_id, questions, confirm
+        )
 
     # --- the end --------------------------------------------------------------------------
 
@@ -233,7 +264,7 @@ class Driver:
             written = transcript.close_run(
                 [placed.message for placed in self.journal.messages],
                 cause=_CUT_SHORT[end.outcome],
-                started_calls=progress.started_calls if progress is not None else frozenset(),
+                started_calls=self._started_calls(cancelled=cancelled),
                 empty=transcript.open_assistant(
                     record.session_id, record.id, record.provider, record.model, now
                 ),
@@ -255,6 +286,11 @@ class Driver:
         usage = progress.last_usage if progress is not None else Usage()
         cost = (progress.cost_usd if progress is not None else None) or 0.0
         return ending, usage, cost
+
+    def _started_calls(self, *, cancelled: bool) -> frozenset[str]:
+        """The calls that may have done something; to a cancel, those that only asked count too."""
+        started = self.turn.progress.started_calls if self.turn is not None else frozenset()
+        return started if cancelled else started - self.unallowed
 
 
 _CUT_SHORT = {

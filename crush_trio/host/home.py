@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from crush_trio import limits
+from crush_trio.host.asking import Waiting
 from crush_trio.host.kit import Kit
 from crush_trio.host.open_run import OpenRun
 from crush_trio.journal import Feed
@@ -25,7 +26,8 @@ class Home:
     """What a session uses of the workspace it lives in.
 
     ``nursery`` outlives every drain task. ``last_accept`` gives the newest accept sequence.
-    ``forget`` takes a run off the server's list of open ones, if no event will do so.
+    ``forget`` takes a run off the server's list of open ones, if no event will do so. ``waiting``
+    are the requests to a person.
     """
 
     id: WorkspaceId
@@ -36,8 +38,12 @@ class Home:
     kit: Kit
     last_accept: Callable[[], int]
     forget: Callable[[RunId], None]
-    default_mode: Callable[[], str] = lambda: "deny"
+    default_mode: Callable[[], str] = lambda: "ask"
     stopping: trio.Event = attrs.field(factory=trio.Event)
+    waiting: Waiting = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.waiting = Waiting(self.store, self.id)
 
 
 async def ancestors_of(home: Home, session_id: SessionId) -> tuple[SessionId, ...]:

@@ -130,8 +130,8 @@ class Kit(Protocol):
         allow: tuple[str, ...],
         deny: tuple[str, ...],
         workspace: Path,
-    ) -> Decision:
-        """The decision on a call in mode ``allow`` or ``deny``; deny beats allow.
+    ) -> Decision | None:
+        """The decision on a call; ``None`` if a person has to make it. Deny beats allow.
 
         Relative globs of the patterns are relative to ``workspace``.
         """

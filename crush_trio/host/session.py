@@ -308,6 +308,7 @@ class Session:
             journal,
             home.default_mode,
             self.titles.begin,
+            waiting=home.waiting,
         )
 
     async def _fold(self) -> Sequence[RunRow]:

@@ -40,7 +40,7 @@ class Workspace:
     home: Home
     open_runs: dict[RunId, OpenRun]
     closed: trio.Event = attrs.field(factory=trio.Event)
-    default_mode: str = attrs.field(default="deny", init=False)
+    default_mode: str = attrs.field(default="ask", init=False)
     closing: bool = attrs.field(default=False, init=False)
     last_word: str = attrs.field(default="closed", init=False)
     close_requested: trio.Event = attrs.field(factory=trio.Event, init=False)

@@ -38,6 +38,7 @@ STATUS: Final[dict[str, int]] = {
     "run_id_conflict": 409,
     "run_not_queued": 409,
     "permission_changed": 409,
+    "permission_changed": 409,
     "session_busy": 409,
     "run_cancelled": 409,
     "session_closing": 409,

@@ -183,7 +183,7 @@ class ServerKit:
         allow: tuple[str, ...],
         deny: tuple[str, ...],
         workspace: Path,
-    ) -> Decision:
+    ) -> Decision | None:
         """See `host.kit.Kit`."""
         return decide(ask, mode, allow, deny, workspace=workspace)
 

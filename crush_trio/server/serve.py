@@ -35,7 +35,9 @@ from crush_trio.server.kit import ServerKit
 from crush_trio.server.options import ServeOptions
 from crush_trio.server.routes import (
     agent,
+    permissions,
     prompts,
+    questions,
     queue,
     runs,
     sessions,
@@ -219,7 +221,10 @@ def _create_app(
         in_tool_cgroup=kit.is_tool,
     )
     app = create_quart_app(gate, access_log)
-    for routes in (system, agent, workspaces, sessions, runs, queue, prompts, stream, whole):
+    for routes in (
+        *(system, agent, workspaces, sessions),
+        *(runs, queue, prompts, stream, whole, permissions, questions),
+    ):
         routes.add_routes(app, services)
     return app
 

@@ -18,7 +18,11 @@ class ToolProblem(CrushError):
 
 
 class NotPermitted(ToolProblem):
-    """The permission was refused; the text is the reason."""
+    """The permission was refused; the text is the reason. ``stop_turn``: by a person (R70)."""
+
+    def __init__(self, reason: str, *, stop_turn: bool = False) -> None:
+        super().__init__(reason)
+        self.stop_turn = stop_turn
 
 
 def answered(run: Run[P]) -> Run[P]:
@@ -33,7 +37,9 @@ def answered(run: Run[P]) -> Run[P]:
         try:
             return await run(*args, **kwargs)
         except NotPermitted as problem:
-            return ToolResult(content=str(problem), is_error=True, denied=True)
+            return ToolResult(
+                content=str(problem), is_error=True, denied=True, stop_turn=problem.stop_turn
+            )
         except ToolProblem as problem:
             return ToolResult(content=str(problem), is_error=True)
         except OSError as problem:
@@ -50,7 +56,7 @@ def demand(decision: Decision) -> None:
         NotPermitted: It was not.
     """
     if not decision.allowed:
-        raise NotPermitted(decision.reason or "Permission denied.")
+        raise NotPermitted(decision.reason or "Permission denied.", stop_turn=decision.stop_turn)
 
 
 def text(call: ToolCall, name: str, default: str | None = None) -> str:

@@ -10,8 +10,10 @@ from crush_trio.tools.bash import BashTool
 from crush_trio.tools.edit import EditTool
 from crush_trio.tools.glob import GlobTool
 from crush_trio.tools.grep import GrepTool
+from crush_trio.tools.jobs import JobKillTool, JobOutputTool
 from crush_trio.tools.ls import LsTool
 from crush_trio.tools.multiedit import MultiEditTool
+from crush_trio.tools.question import QuestionTool
 from crush_trio.tools.view import ViewTool
 from crush_trio.tools.write import WriteTool
 
@@ -25,8 +27,11 @@ def builtin_tools(config: Mapping[str, Any]) -> tuple[Tool, ...]:
         EditTool(),
         GlobTool(),
         GrepTool(),
+        JobKillTool(),
+        JobOutputTool(),
         LsTool(),
         MultiEditTool(),
+        QuestionTool(),
         ViewTool(),
         WriteTool(),
     )

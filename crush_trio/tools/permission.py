@@ -1,4 +1,4 @@
-"""Whether a tool call may go on in the modes that ask nobody: pure, from patterns (contract 7).
+"""What the mode and the patterns of a run say to a tool call: pure (contract 7).
 
 Patterns:
 
@@ -26,7 +26,7 @@ import pathspec
 from crush_trio.agent.ports import Decision, PermissionAsk
 from crush_trio.tools.literal import literal_argv
 
-MODES: Final = ("deny", "allow")
+MODES: Final = ("ask", "deny", "allow")
 _PATTERN: Final = re.compile(
     r"(?P<tool>[A-Za-z0-9_-]+)(?::(?P<action>[A-Za-z0-9_-]+)|\((?P<inside>.*)\))?", re.DOTALL
 )
@@ -119,11 +119,11 @@ def decide(
     deny: Iterable[str],
     *,
     workspace: Path | None = None,
-) -> Decision:
-    """The decision on ``ask`` without asking anybody.
+) -> Decision | None:
+    """The decision on ``ask``; ``None`` if a person has to make it.
 
     Args:
-        mode: ``deny`` or ``allow``: what holds when no pattern matches.
+        mode: ``ask``, ``deny`` or ``allow``: what holds when no pattern matches.
         workspace: What relative globs are relative to. Without it they allow nothing, and deny
             whatever they match at any depth.
 
@@ -131,7 +131,7 @@ def decide(
         ValueError: Another mode, or a malformed pattern; the text is a sentence.
     """
     if mode not in MODES:
-        raise ValueError(f"permission mode {mode!r} cannot be decided without a person")
+        raise ValueError(f"permission mode {mode!r} is none of {', '.join(MODES)}")
     denying = [pattern for pattern in map(parse_pattern, deny) if denies(pattern, ask, workspace)]
     allowing = [p for p in map(parse_pattern, allow) if allows(p, ask, workspace)]
     what = f"{ask.tool_name} ({ask.action}) on {_shortened(ask.target)}"
@@ -143,6 +143,8 @@ def decide(
         )
     if mode == "allow" or allowing:
         return Decision(True)
+    if mode == "ask":
+        return None
     return Decision(
         False,
         f"Permission denied: this run may not do {what}, and nobody is there to allow it. "

@@ -280,7 +280,7 @@ class FakeKit:
         allow: tuple[str, ...],
         deny: tuple[str, ...],
         workspace: Path,
-    ) -> Decision:
+    ) -> Decision | None:
         """What the mode says."""
         self.modes.append(mode)
-        return Decision(mode == "allow", "not allowed")
+        return None if mode == "ask" else Decision(mode == "allow", "not allowed")

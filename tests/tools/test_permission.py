@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from crush_trio.agent.ports import PermissionAsk
+from crush_trio.agent.ports import Decision, PermissionAsk
 from crush_trio.tools.permission import decide, parse_pattern
 
 ROOT = Path("/home/ana/proj")
@@ -96,14 +97,21 @@ NOT_DENIED = [
 ]
 
 
+def decided(ask: PermissionAsk, *rules: Any, **more: Any) -> Decision:
+    """The decision in a mode that has one for every call."""
+    decision = decide(ask, *rules, **more)
+    assert decision is not None
+    return decision
+
+
 @pytest.mark.parametrize(("pattern", "ask"), ALLOWED)
 def test_a_pattern_allows_what_it_names(pattern: str, ask: PermissionAsk) -> None:
-    assert decide(ask, "deny", [pattern], [], workspace=ROOT).allowed
+    assert decided(ask, "deny", [pattern], [], workspace=ROOT).allowed
 
 
 @pytest.mark.parametrize(("pattern", "ask"), NOT_ALLOWED)
 def test_a_pattern_allows_nothing_else(pattern: str, ask: PermissionAsk) -> None:
-    decision = decide(ask, "deny", [pattern], [], workspace=ROOT)
+    decision = decided(ask, "deny", [pattern], [], workspace=ROOT)
     assert not decision.allowed
     assert "nobody is there to allow it" in decision.reason
 
@@ -111,20 +119,20 @@ def test_a_pattern_allows_nothing_else(pattern: str, ask: PermissionAsk) -> None
 @pytest.mark.parametrize(("pattern", "ask"), DENIED)
 def test_deny_beats_allow_in_both_modes(pattern: str, ask: PermissionAsk) -> None:
     for mode in ("deny", "allow"):
-        decision = decide(ask, mode, ["bash", "write", "edit"], [pattern], workspace=ROOT)
+        decision = decided(ask, mode, ["bash", "write", "edit"], [pattern], workspace=ROOT)
         assert not decision.allowed
         assert repr(pattern) in decision.reason
 
 
 @pytest.mark.parametrize(("pattern", "ask"), NOT_DENIED)
 def test_a_denying_pattern_leaves_other_calls_alone(pattern: str, ask: PermissionAsk) -> None:
-    assert decide(ask, "allow", [], [pattern], workspace=ROOT).allowed
+    assert decided(ask, "allow", [], [pattern], workspace=ROOT).allowed
 
 
 def test_without_a_workspace_relative_globs_fail_closed() -> None:
     ask = write("/home/ana/proj/src/a.py")
-    assert not decide(ask, "deny", ["write(src/**)"], []).allowed
-    assert not decide(ask, "allow", [], ["write(src/**)"]).allowed
+    assert not decided(ask, "deny", ["write(src/**)"], []).allowed
+    assert not decided(ask, "allow", [], ["write(src/**)"]).allowed
 
 
 @pytest.mark.parametrize(
@@ -150,9 +158,19 @@ def test_a_malformed_pattern_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="permission pattern"):
         parse_pattern(text)
     with pytest.raises(ValueError, match="permission pattern"):
-        decide(bash("x"), "allow", [text], [])
+        decided(bash("x"), "allow", [text], [])
 
 
-def test_mode_ask_cannot_be_decided_here() -> None:
-    with pytest.raises(ValueError, match="without a person"):
-        decide(bash("x"), "ask", [], [])
+@pytest.mark.parametrize(("pattern", "ask"), ALLOWED)
+def test_in_mode_ask_a_pattern_decides_and_a_person_the_rest(
+    pattern: str, ask: PermissionAsk
+) -> None:
+    """R67, I29: deny beats allow, and both beat asking."""
+    assert decided(ask, "ask", [pattern], [], workspace=ROOT).allowed
+    assert not decided(ask, "ask", [pattern], [ask.tool_name], workspace=ROOT).allowed
+    assert decide(ask, "ask", [], [], workspace=ROOT) is None
+
+
+def test_another_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="none of ask, deny, allow"):
+        decide(bash("x"), "maybe", [], [])

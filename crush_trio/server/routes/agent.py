@@ -1,30 +1,20 @@
-"""Routes about a workspace's agent besides prompts: what it is, its default permission mode."""
+"""Routes about a workspace's agent besides prompts: whether it is ready, and its model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import attrs
 from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
-from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import CrushError
 from crush_trio.protocol.models import ModelInfo
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
-from crush_trio.server.edge.call import current_call
-from crush_trio.server.services import Services, answer, body_as
+from crush_trio.server.services import Services, answer
 
 BASE = "/v1/workspaces/<workspace_id>"
-
-
-@attrs.frozen
-class SkipRequest:
-    """``POST …/permissions/skip``: whether calls are allowed without asking (CW 2.6)."""
-
-    skip: bool = False
 
 
 def add_routes(app: EdgeApp, services: Services) -> None:
@@ -55,25 +45,6 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     async def refresh(workspace_id: str) -> ResponseReturnValue:
         # Nothing is replaced (contract 3): each run reads the configuration when it begins.
         await host.open(workspace_id)
-        return empty_response()
-
-    @routes.get(f"{BASE}/permissions")
-    async def pending(workspace_id: str) -> ResponseReturnValue:
-        host.row(workspace_id)
-        return answer([])  # modes allow and deny decide at once: nothing is ever pending
-
-    @routes.get(f"{BASE}/permissions/skip")
-    async def skips(workspace_id: str) -> ResponseReturnValue:
-        workspace = host.find_open(host.row(workspace_id).id)
-        return answer({"skip": workspace is not None and workspace.default_mode == "allow"})
-
-    @routes.post(f"{BASE}/permissions/skip")
-    async def skip(workspace_id: str) -> ResponseReturnValue:
-        body, _ = body_as(SkipRequest)
-        workspace: Workspace = await host.open(workspace_id)
-        with host.using(workspace):
-            mode = "allow" if body.skip else "deny"
-            await workspace.set_default_mode(mode, current_call().principal)
         return empty_response()
 
     @routes.delete("/v1/clients/<client_id>")

@@ -145,12 +145,6 @@ def check_prompt(request: PromptRequest) -> None:
         raise Refused("bad_request", "`on_disconnect` cancel needs the `client_id` of your stream.")
     for index, item in enumerate(request.attachments):
         _check_base64(f"attachments[{index}].content", item.content)
-    if request.permission_mode == "ask":
-        raise Refused(
-            "permission_mode_unavailable",
-            "This version cannot ask for permissions; use permission_mode deny or allow, "
-            "with allow_tools and deny_tools.",
-        )
     if request.limits is not None:
         for name, value in attrs.asdict(request.limits).items():
             if value is not None and not value > 0:

@@ -18,6 +18,7 @@ from crush_trio.protocol.requests import CreateSession, Snapshot
 from crush_trio.protocol.sessions import Session
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
+from crush_trio.server.pending import pending_permissions, pending_questions
 from crush_trio.server.services import (
     Services,
     answer,
@@ -135,6 +136,8 @@ def add_routes(app: EdgeApp, services: Services) -> None:
                 seq=rows.seq,
                 epoch=store.epoch,
                 runs=rows.runs,
+                permissions=pending_permissions(rows.asks),
+                questions=pending_questions(rows.asks),
                 messages=with_live(owner, rows.messages),
                 **seen,
             )

@@ -17,6 +17,7 @@ from crush_trio.protocol.requests import CreateWorkspace, Snapshot, WorkspaceInf
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
 from crush_trio.server.edge.call import current_call
+from crush_trio.server.pending import pending_permissions, pending_questions
 from crush_trio.server.services import Services, answer, body_as, busy_sessions, by_caller
 from crush_trio.store.contract import WorkspaceRow
 
@@ -97,6 +98,8 @@ def add_routes(app: EdgeApp, services: Services) -> None:
                 seq=rows.seq,
                 epoch=services.store.epoch,
                 runs=rows.runs,
+                permissions=pending_permissions(rows.asks),
+                questions=pending_questions(rows.asks),
                 sessions=tuple(
                     attrs.evolve(session, is_busy=session.id in busy) for session in rows.sessions
                 ),
