@@ -15,7 +15,6 @@ from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.models import ModelInfo as ModelInfo  # part of the port
 from crush_trio.protocol.questions import Question, QuestionResponse
-from crush_trio.protocol.questions import Question, QuestionResponse
 from crush_trio.protocol.runs import ProcessReport, Usage
 
 # --- model --------------------------------------------------------------------------------
