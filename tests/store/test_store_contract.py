@@ -142,6 +142,10 @@ async def test_any_mix_of_failing_and_holding_commits_numbers_events_without_a_g
         mine = [event.seq for owner, event in bench.published if owner == workspace_id]
         assert mine == list(range(1, len(mine) + 1))
         assert await bench.store.last_seq(workspace_id) == len(mine)
+        page = await bench.store.events(
+            workspace_id, after=0, upto=len(mine), selection=Selection(), limit=len(mine)
+        )
+        assert seqs(page.events) == mine, "what was published is what is stored"
 
 
 async def test_a_waiter_that_is_cancelled_withdraws_nothing(bench: Bench) -> None:
