@@ -14,6 +14,7 @@ from crush_trio import limits
 from crush_trio.host import recovery
 from crush_trio.host.kit import Kit
 from crush_trio.host.open_run import OpenRun
+from crush_trio.host.presence import Clients
 from crush_trio.host.workspace import Workspace, open_workspace
 from crush_trio.journal import Feed, Journal
 from crush_trio.protocol.errors import Refused, StoreError
@@ -57,6 +58,7 @@ class Host:
     nursery: trio.Nursery
     known: dict[WorkspaceId, WorkspaceRow]
     open_runs: dict[RunId, OpenRun] = attrs.field(factory=dict, init=False)
+    clients: Clients = attrs.field(factory=Clients, init=False)
     stopping: bool = attrs.field(default=False, init=False)
     last_used: float = attrs.field(factory=trio.current_time, init=False)
     _open: dict[WorkspaceId, Workspace] = attrs.field(factory=dict, init=False)
@@ -311,7 +313,8 @@ class Host:
     @contextmanager
     def subscribing(self, workspace: Workspace, client_id: str | None) -> Iterator[None]:
         """Keeps a workspace open while somebody follows it."""
-        workspace.presence.client_joined(client_id)
+        retired = self.clients.is_retired(client_id)
+        workspace.presence.client_joined(client_id, retired=retired)
         try:
             with self.using(workspace), self.attending():
                 yield
@@ -331,7 +334,8 @@ class Host:
 
     def is_idle(self) -> bool:
         """Nothing open is in use."""
-        return not self.open_runs and all(ws.is_idle() for ws in self.workspaces())
+        busy = self.open_runs or self.clients.creating
+        return not busy and all(ws.is_idle() for ws in self.workspaces())
 
     async def close_idle(self) -> None:
         """Close workspaces that nobody has used for the idle timeout; runs until cancelled."""
@@ -340,7 +344,7 @@ class Host:
             due = [now + self.options.idle_timeout_s]
             for workspace in self.workspaces():
                 if workspace.is_idle():
-                    expires = workspace.presence.last_used + self.options.idle_timeout_s
+                    expires = workspace.presence.idle_since() + self.options.idle_timeout_s
                     if expires <= now:
                         self.close(workspace)
                     else:

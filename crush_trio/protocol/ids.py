@@ -16,6 +16,7 @@ RunId = NewType("RunId", str)
 Seq = NewType("Seq", int)
 """Position of an event in its workspace's journal, from 1, gap-free (G8)."""
 
+_CLIENT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _RUN_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{RUN_ID_MAX_CHARS}}}\Z")
 
 
@@ -31,3 +32,8 @@ def new_id() -> str:
 def is_run_id(text: str) -> bool:
     """Whether ``text`` may name a run: 1-128 of ``[A-Za-z0-9._:-]`` (contract 1)."""
     return _RUN_ID.match(text) is not None
+
+
+def is_client_id(text: str) -> bool:
+    """Whether ``text`` may name a client of Crush's protocol: a UUID in lower case (R20)."""
+    return _CLIENT_ID.match(text) is not None

@@ -35,6 +35,9 @@ from crush_trio.server.kit import ServerKit
 from crush_trio.server.options import ServeOptions
 from crush_trio.server.routes import (
     agent,
+    clients,
+    crush,
+    events,
     permissions,
     prompts,
     questions,
@@ -222,8 +225,9 @@ def _create_app(
     )
     app = create_quart_app(gate, access_log)
     for routes in (
-        *(system, agent, workspaces, sessions),
-        *(runs, queue, prompts, stream, whole, permissions, questions),
+        *(system, agent, workspaces, sessions, clients, crush),
+        *(runs, queue, prompts, stream, events, whole),
+        *(permissions, questions),
     ):
         routes.add_routes(app, services)
     return app

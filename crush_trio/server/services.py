@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -16,8 +17,10 @@ from crush_trio.host.kit import Kit
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol import codec
 from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.ids import is_client_id
 from crush_trio.protocol.requests import VersionInfo
 from crush_trio.protocol.runs import CancelledBy
+from crush_trio.protocol.sessions import Session
 from crush_trio.server.edge.answers import json_response
 from crush_trio.server.edge.call import current_call
 from crush_trio.server.options import ServeOptions
@@ -79,14 +82,58 @@ def int_argument(name: str, default: int, *, least: int, most: int) -> int:
     text = request.args.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most:
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or not least <= int(text) <= most:
         raise Refused("bad_request", f"`{name}` must be a whole number from {least} to {most}.")
     return int(text)
+
+
+def wait_argument() -> float:
+    """How many seconds ``wait`` allows an answer to be waited for.
+
+    Raises:
+        Refused: ``bad_request`` that names the range.
+    """
+    text = request.args.get("wait")
+    if text is None:
+        return 0.0
+    try:
+        wait_s = float(text)
+    except ValueError:
+        wait_s = math.nan
+    if not 0 <= wait_s <= limits.WAIT_MAX_S:
+        raise Refused("bad_request", f"`wait` must be a number from 0 to {limits.WAIT_MAX_S:g}.")
+    return wait_s
 
 
 def limit_argument() -> int:
     """The ``limit`` of a list."""
     return int_argument("limit", limits.LIST_LIMIT_DEFAULT, least=1, most=limits.LIST_LIMIT_MAX)
+
+
+def client_id_of(text: str | None) -> str | None:
+    """What a client of Crush's protocol calls itself; ``None`` if it does not say.
+
+    Raises:
+        Refused: ``bad_request``: it is not a UUID (R20).
+    """
+    if not text:
+        return None
+    lower = text.lower()
+    if not is_client_id(lower):
+        raise Refused("bad_request", "`client_id` must be a UUID of your own.")
+    return lower
+
+
+def client_argument() -> str:
+    """The ``client_id`` of the query, where nothing can be done without it.
+
+    Raises:
+        Refused: ``bad_request``: it is missing, or not a UUID.
+    """
+    client_id = client_id_of(request.args.get("client_id"))
+    if client_id is None:
+        raise Refused("bad_request", "`client_id` is required: the UUID you created with.")
+    return client_id
 
 
 def busy_sessions(workspace: Workspace | None) -> frozenset[str]:
@@ -95,4 +142,15 @@ def busy_sessions(workspace: Workspace | None) -> frozenset[str]:
         return frozenset()
     return frozenset(
         session.id for session in workspace.open_sessions() if workspace.is_busy(session.id)
+    )
+
+
+def seen(workspace: Workspace | None, sessions: Sequence[Session]) -> tuple[Session, ...]:
+    """Stored sessions with what is only known while the workspace is open (CW 5.10, R30)."""
+    if workspace is None:
+        return tuple(sessions)
+    busy, watchers = busy_sessions(workspace), workspace.presence.watchers()
+    return tuple(
+        attrs.evolve(each, is_busy=each.id in busy, attached_clients=watchers[each.id])
+        for each in sessions
     )

@@ -57,6 +57,7 @@ class GatedHTTP(FixedHTTP):
                 raise  # the answer has begun, so all that is left is to cut it short
             await self._send_response(send_and_note, answer_error(error))
         finally:
+            call.at_end.close()
             _log(self.app, call)
 
     def _create_request_from_scope(self, send: ASGISendCallable) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ class Call:
         status: Of the answer, as soon as one has begun; 101 for an accepted websocket.
         accepted: Whether a websocket was accepted.
         closed: Whether we have sent a close frame.
+        at_end: What is left when the request is over, however it ends; nothing in it may wait.
     """
 
     view: RequestView
@@ -42,6 +44,7 @@ class Call:
     status: int | None = None
     accepted: bool = False
     closed: bool = False
+    at_end: ExitStack = attrs.field(factory=ExitStack)
 
     @property
     def peer(self) -> Peer:

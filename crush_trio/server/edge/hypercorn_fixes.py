@@ -6,7 +6,8 @@ close`` is ignored and the keep-alive timer never restarts.
 
 (B) `Connection`: Hypercorn sends in a shield without a bound, so that one client that stops
 reading blocks its handler and the shutdown for ever; it closes a socket with unread bytes in it,
-which resets the connection under the answer; an error in one connection ends the server.
+which resets the connection under the answer; an error in one connection ends the server; it stops
+reading behind a request that came early, and so does not see its peer go.
 
 ``tests/server/test_hypercorn_fixes.py`` has a test per defect, each against a real socket.
 """
@@ -44,6 +45,7 @@ from crush_trio.limits import (
     KEEP_ALIVE_S,
     LINGER_BYTES,
     LINGER_S,
+    READ_AHEAD_BYTES,
     SEND_BLOCKED_S,
 )
 from crush_trio.server.edge.http1 import Http1, make_config
@@ -100,6 +102,51 @@ class ConnectionTasks(TaskGroup):
             self._nursery_manager = self._nursery = None
 
 
+class Paused:
+    """What a connection waits for when a peer has begun its next request before our answer ended.
+
+    Hypercorn stops reading then, and a stream's handler, which only sends, would never learn that
+    the peer has gone: an endless answer to nobody. So reading goes on into the parser's buffer,
+    up to `READ_AHEAD_BYTES`. Behaves as Hypercorn's event otherwise.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._set = trio.Event()
+
+    async def set(self) -> None:
+        """The answer has ended: go on with the next request."""
+        self._set.set()
+
+    async def clear(self) -> None:
+        """The answer goes on."""
+        self._set = trio.Event()
+
+    def is_set(self) -> bool:
+        """Whether the answer has ended."""
+        return self._set.is_set()
+
+    async def wait(self) -> None:
+        """Wait for the end of the answer; a peer that goes meanwhile ends the connection."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_ahead)
+            await self._set.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _read_ahead(self) -> None:
+        left = READ_AHEAD_BYTES
+        while left > 0:
+            try:
+                data = await self._connection.stream.receive_some(min(MAX_RECV, left))
+            except _GONE:
+                data = b""
+            if not data:
+                self._connection._hang_up()
+                return
+            left -= len(data)
+            self._connection.protocol.connection.receive_data(bytes(data))
+
+
 class Connection(TCPServer):
     """Correction B: one accepted connection, from its first byte until its socket is closed.
 
@@ -146,6 +193,7 @@ class Connection(TCPServer):
                     server,
                     self.protocol_send,
                 )
+                self.protocol.can_read = Paused(self)
                 await self.idle_task.restart(group, self._idle_timeout)
                 with self._reading:
                     await self._read_data()

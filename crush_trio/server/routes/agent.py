@@ -47,12 +47,6 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         await host.open(workspace_id)
         return empty_response()
 
-    @routes.delete("/v1/clients/<client_id>")
-    async def retire(client_id: str) -> ResponseReturnValue:
-        for workspace in host.workspaces():
-            workspace.presence.release(client_id)
-        return empty_response()
-
     app.register_blueprint(routes)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
-import attrs
 from quart import Blueprint, request
 from quart.typing import ResponseReturnValue
 
@@ -24,9 +22,9 @@ from crush_trio.server.services import (
     answer,
     answer_naming,
     body_as,
-    busy_sessions,
     by_caller,
     int_argument,
+    seen,
 )
 
 BASE = "/v1/workspaces/<workspace_id>"
@@ -43,8 +41,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         found = await store.session(SessionId(session_id))
         if found is None or found[0] != row.id:
             raise Refused("session_not_found", f"There is no session {session_id!r} here.")
-        busy = found[1].id in busy_sessions(host.find_open(row.id))
-        return row.id, attrs.evolve(found[1], is_busy=busy)
+        return row.id, seen(host.find_open(row.id), [found[1]])[0]
 
     def with_live(workspace_id: WorkspaceId, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The messages, with the text that is being written now in the open one."""
@@ -58,9 +55,8 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     @routes.get(f"{BASE}/sessions")
     async def listing(workspace_id: str) -> ResponseReturnValue:
         row = host.row(workspace_id)
-        busy = busy_sessions(host.find_open(row.id))
         sessions = await store.sessions(row.id)
-        return answer([attrs.evolve(each, is_busy=each.id in busy) for each in sessions])
+        return answer(seen(host.find_open(row.id), sessions))
 
     @routes.post(f"{BASE}/sessions")
     async def create(workspace_id: str) -> ResponseReturnValue:
@@ -128,18 +124,17 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         rows = await store.snapshot(
             owner, session.id, messages=count, before=MessageId(before) if before else None
         )
-        seen: dict[str, Any] = {"session": rows.sessions[0] if rows.sessions else None}
-        if rows.sessions:
-            seen["session"] = attrs.evolve(rows.sessions[0], is_busy=session.is_busy)
+        now = seen(host.find_open(owner), rows.sessions)
         return answer(
             Snapshot(
                 seq=rows.seq,
                 epoch=store.epoch,
                 runs=rows.runs,
+                jobs=tuple(job.record for job in rows.jobs),
                 permissions=pending_permissions(rows.asks),
                 questions=pending_questions(rows.asks),
+                session=now[0] if now else None,
                 messages=with_live(owner, rows.messages),
-                **seen,
             )
         )
 

@@ -18,7 +18,15 @@ from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
 from crush_trio.server.edge.call import current_call
 from crush_trio.server.pending import pending_permissions, pending_questions
-from crush_trio.server.services import Services, answer, body_as, busy_sessions, by_caller
+from crush_trio.server.services import (
+    Services,
+    answer,
+    body_as,
+    by_caller,
+    client_argument,
+    client_id_of,
+    seen,
+)
 from crush_trio.store.contract import WorkspaceRow
 
 
@@ -44,13 +52,18 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     @routes.post("/v1/workspaces")
     async def create() -> ResponseReturnValue:
         body, ignored = body_as(CreateWorkspace)
-        path = await trio.to_thread.run_sync(checked_directory, body.path)
-        workspace = await host.by_path(path)
-        if body.client_id:
-            workspace.presence.hold(body.client_id)
-        if body.yolo:
-            await workspace.set_default_mode("allow", current_call().principal)
-        described = await trio.to_thread.run_sync(info, workspace.row, workspace)
+        with host.clients.create():
+            path = await trio.to_thread.run_sync(checked_directory, body.path)
+            client_id = client_id_of(body.client_id)
+            host.clients.check(client_id)
+            workspace = await host.by_path(path)
+            if client_id is not None:
+                host.clients.check(client_id)  # it may have retired meanwhile (R27)
+                workspace.presence.hold(client_id)
+        with host.using(workspace):
+            if body.yolo:
+                await workspace.set_default_mode("allow", current_call().principal)
+            described = await trio.to_thread.run_sync(info, workspace.row, workspace)
         return answer(attrs.evolve(described, ignored=ignored))
 
     @routes.get("/v1/workspaces")
@@ -78,9 +91,10 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         if request.args.get("purge") == "true":
             await host.purge(workspace_id)
             return empty_response()
+        client_id = client_argument()
         workspace = host.find_open(WorkspaceId(workspace_id))
         if workspace is not None:
-            workspace.presence.release(request.args.get("client_id", ""))
+            workspace.presence.release(client_id)
         return empty_response()  # CW 2.3: 200 for an unknown workspace too
 
     @routes.post("/v1/workspaces/<workspace_id>/close")
@@ -92,17 +106,15 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     async def snapshot(workspace_id: str) -> ResponseReturnValue:
         row = host.row(workspace_id)
         rows = await services.store.snapshot(row.id, None, messages=0, before=None)
-        busy = busy_sessions(host.find_open(row.id))
         return answer(
             Snapshot(
                 seq=rows.seq,
                 epoch=services.store.epoch,
                 runs=rows.runs,
+                jobs=tuple(job.record for job in rows.jobs),
                 permissions=pending_permissions(rows.asks),
                 questions=pending_questions(rows.asks),
-                sessions=tuple(
-                    attrs.evolve(session, is_busy=session.id in busy) for session in rows.sessions
-                ),
+                sessions=seen(host.find_open(row.id), rows.sessions),
             )
         )
 
