@@ -105,7 +105,7 @@ def _run(test: str, copy: Path) -> tuple[bool, str]:
     """Whether ``test`` fails in the copy, and if not, what it said."""
     if test.startswith("explore:"):
         scenario = test.removeprefix("explore:")
-        argv = [sys.executable, "scripts/explore", "--scenario", scenario]
+        argv = ["scripts/explore", "--scenario", scenario]
         argv += ["--schedules", str(EXPLORE_SCHEDULES), "--jobs", "1"]
         failed = _EXPLORE_FAILED
     else:
