@@ -19,6 +19,9 @@ from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
 from crush_trio.store.contract import Commit, Store
 
 logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from crush_trio.host.jobs import Jobs  # which stands on this file
+
 
 
 @attrs.define(eq=False)
@@ -27,7 +30,7 @@ class Home:
 
     ``nursery`` outlives every drain task. ``last_accept`` gives the newest accept sequence.
     ``forget`` takes a run off the server's list of open ones, if no event will do so. ``waiting``
-    are the requests to a person.
+    are the requests to a person, ``jobs`` what outlives the runs; whoever makes a home sets it.
     """
 
     id: WorkspaceId
@@ -42,6 +45,7 @@ class Home:
     stopping: trio.Event = attrs.field(factory=trio.Event)
     waiting: Waiting = attrs.field(init=False)
 
+    jobs: Jobs = attrs.field(init=False)
     def __attrs_post_init__(self) -> None:
         self.waiting = Waiting(self.store, self.id)
 

@@ -6,11 +6,50 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from crush_trio.agent.ports import Decision, Model, ModelInfo, PermissionAsk, ProcessHost, Tool
+from crush_trio.agent.ports import (
+    Decision,
+    Model,
+    ModelInfo,
+    PermissionAsk,
+    ProcessHost,
+    ShellResult,
+    Tool,
+)
 from crush_trio.protocol.runs import LeftProcess, ProcessReport
 
 OnLive = Callable[[tuple[LeftProcess, ...]], None]
 """Takes a run's live process launchers, each time they change; never waits."""
+
+
+class JobProcess(Protocol):
+    """One command that may outlive its run, with its output (CW 7.3)."""
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of both streams so far."""
+        ...
+
+    async def run(self, command: str, *, cwd: Path, env: Mapping[str, str]) -> int:
+        """Run ``command`` with the shell until the shell exits; its exit code.
+
+        Cancelled, it ends the command's whole tree first, bounded.
+
+        Raises:
+            OSError: The command cannot be started.
+        """
+        ...
+
+    def present(self) -> ShellResult:
+        """What it has written, and how it ended if it has."""
+        ...
+
+    async def read(self, after: int, limit: int) -> tuple[bytes, int, int]:
+        """Output from a position on: ``(bytes, next position, bytes dropped before them)``."""
+        ...
+
+    async def aclose(self) -> ProcessReport:
+        """End what is left of it: TERM, 2 s, KILL. Shielded, bounded, idempotent."""
+        ...
 
 
 class WorkspaceSetup(Protocol):
@@ -105,6 +144,21 @@ class Kit(Protocol):
         """Delete the tool outputs kept in a folder and below it; blocking.
 
         ``workspace/session`` or ``workspace``, by id. One without outputs is fine.
+
+    def job_process(
+        self,
+        on_live: OnLive,
+        folder: str,
+        name: str,
+        on_output: Callable[[str, str], None],
+        on_growth: Callable[[], None],
+    ) -> JobProcess:
+        """The process of one background job, not started yet; its output lies in ``folder``.
+
+        ``on_output`` shows what it writes, up to a bound; ``on_growth`` is called for all of it.
+        Neither waits.
+        """
+        ...
 
         Raises:
             StoreError: ``store_failed``: something cannot be deleted.

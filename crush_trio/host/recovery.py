@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 
-from crush_trio.host import commits
+from crush_trio.host import commits, job_commits
 from crush_trio.protocol.ids import WorkspaceId
 from crush_trio.protocol.runs import LeftProcess, Outcome, ProcessReport, RunError, RunState
 from crush_trio.store.contract import (
@@ -41,12 +41,17 @@ async def end_what_is_owed(
 
     A run whose cancel had been promised ends ``cancelled``; one that had begun ``lost``. A queued
     one goes on if it is younger than ``requeue_within_s`` and its directory exists. Before any of
-    that, what the dead server's tools left running is ended (G10).
+    that, what the dead server's tools left running is ended (G10); its background jobs are lost.
     """
     going_on: list[RunRow] = []
     rows = await store.open_runs()
+    jobs = await store.running_jobs()
     recorded = tuple(process for row in rows for process in row.processes)
+    recorded += tuple(process for job in jobs for process in job.processes)
     left = (await kill_recorded(recorded)).left if recorded else ()
+    for job in jobs:
+        await store.commit_nowait(job.record.workspace_id, job_commits.lost(job, left)).wait()
+        logger.warning("job %s was lost", job.record.job_id)
     for row in rows:
         ending = verdict(row, workspaces, requeue_within_s=requeue_within_s, now_ms=_now_ms())
         if ending is None:

@@ -87,6 +87,7 @@ async def _delete(workspace: Workspace, session_id: SessionId, by: CancelledBy) 
             session.close(by)
         for open_run in [each for session in doomed for each in session.unfinished()]:
             await open_run.ended.wait()
+        await workspace.home.jobs.end_sessions(session.id for session in doomed)
         await _remove(workspace, tuple(session.id for session in doomed))
     except StoreError:
         for session in doomed:

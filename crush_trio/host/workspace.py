@@ -13,6 +13,7 @@ import trio
 from crush_trio.agent.ports import Model
 from crush_trio.dispatch.run import Phase
 from crush_trio.host.home import Home, ancestors_of
+from crush_trio.host.jobs import Jobs
 from crush_trio.host.kit import Kit
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.presence import Presence
@@ -225,10 +226,12 @@ class Workspace:
         self.home.stopping.set()
         for session in self._sessions.values():
             session.stop(by)
+        self.home.jobs.stop()
 
     def is_idle(self) -> bool:
         """Nothing runs or waits, nobody subscribes, holds it or has a request pending."""
-        return not (self.presence.in_use() or self.has_open_runs())
+        busy = self.has_open_runs() or self.home.jobs.is_running()
+        return not (self.presence.in_use() or busy)
 
 
 @asynccontextmanager
@@ -264,6 +267,7 @@ async def open_workspace(
             )
             workspace = Workspace(row, home, open_runs, closed)
             workspace.last_accept = row.last_accept
+            home.jobs = Jobs(home)
             try:
                 yield workspace
             finally:

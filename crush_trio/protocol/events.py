@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from crush_trio.protocol.jobs import JobRecord
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.questions import QuestionNotification, QuestionRequest
 from crush_trio.protocol.runs import RunComplete, RunRecord
@@ -27,7 +28,7 @@ CRUSH_KINDS = (
     "config_changed",
     "update_available",
 )
-OWN_KINDS = ("run", "retry")
+OWN_KINDS = ("run", "retry", "job")
 TRANSIENT_KINDS = ("message_delta", "tool_output")
 KINDS = (*CRUSH_KINDS, *OWN_KINDS, *TRANSIENT_KINDS)
 """Every value the ``kinds`` parameter may name. ``message`` includes ``message_delta``."""
@@ -99,6 +100,7 @@ Payload: TypeAlias = (
     | Session
     | FileVersion
     | RunRecord
+    | JobRecord
     | RunComplete
     | AgentEvent
     | Retry
@@ -119,6 +121,7 @@ PAYLOAD_CLASS: dict[str, type[Any]] = {
     "run_complete": RunComplete,
     "agent_event": AgentEvent,
     "retry": Retry,
+    "job": JobRecord,
     "permission_request": PermissionRequest,
     "permission_notification": PermissionNotification,
     "question_batch_request": QuestionRequest,

@@ -7,6 +7,8 @@ from typing import Any
 import attrs
 
 from crush_trio.protocol.events import PermissionRequest
+from crush_trio.protocol.jobs import JobOutput as JobOutput  # an answer, as those below
+from crush_trio.protocol.jobs import JobRecord
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.questions import QuestionRequest
 from crush_trio.protocol.runs import Limits, RunRecord
@@ -270,7 +272,8 @@ class PendingQuestion:
 class Snapshot:
     """The state of a session or a workspace, consistent at ``seq``; partial text is included.
 
-    ``session`` and ``messages`` are set for one session, ``sessions`` for a workspace.
+    ``session`` and ``messages`` are set for one session, ``sessions`` for a workspace. ``jobs`` are
+    the background jobs that run.
     """
 
     seq: int
@@ -278,6 +281,7 @@ class Snapshot:
     runs: tuple[RunRecord, ...]
     permissions: tuple[PendingPermission, ...] = ()
     questions: tuple[PendingQuestion, ...] = ()
+    jobs: tuple[JobRecord, ...] = ()
     session: Session | None = None
     sessions: tuple[Session, ...] | None = None
     messages: tuple[Message, ...] | None = None

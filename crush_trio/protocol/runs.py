@@ -75,6 +75,12 @@ class ProcessReport:
     killed: int = 0
     left: tuple[LeftProcess, ...] = ()
 
+    def plus(self, other: ProcessReport) -> ProcessReport:
+        """Both together."""
+        return ProcessReport(
+            self.started + other.started, self.killed + other.killed, self.left + other.left
+        )
+
 
 @attrs.frozen
 class CancelledBy:

@@ -24,6 +24,7 @@ from crush_trio.protocol.runs import LeftProcess, ProcessReport
 from crush_trio.tools.catalogue import builtin_tools
 from crush_trio.tools.cgroup import Cgroup
 from crush_trio.tools.environment import tool_environment
+from crush_trio.tools.job_process import JobProcess
 from crush_trio.tools.permission import decide, parse_pattern
 from crush_trio.tools.processes import RunProcesses
 from crush_trio.tools.recorded import kill_recorded
@@ -144,6 +145,21 @@ class ServerKit:
         def note(live: tuple[LeftProcess, ...]) -> None:
             self.live.pop(key, None)
             if live:
+        return self._run_processes(on_live, folder)
+
+    def job_process(
+        self,
+        on_live: OnLive,
+        folder: str,
+        name: str,
+        on_output: Callable[[str, str], None],
+        on_growth: Callable[[], None],
+    ) -> JobProcess:
+        """See `host.kit.Kit`."""
+        spill = CallSpill(self.spill, name, folder, keep_small=True)
+        return JobProcess(self._run_processes(on_live, folder), spill, on_output, on_growth)
+
+    def _run_processes(self, on_live: OnLive, folder: str) -> RunProcesses:
                 self.live[key] = live
             on_live(live)
 

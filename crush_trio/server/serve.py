@@ -38,6 +38,8 @@ from crush_trio.server.routes import (
     clients,
     crush,
     events,
+    jobs,
+    kinds,
     permissions,
     prompts,
     questions,
@@ -227,7 +229,7 @@ def _create_app(
     for routes in (
         *(system, agent, workspaces, sessions, clients, crush),
         *(runs, queue, prompts, stream, events, whole),
-        *(permissions, questions),
+        *(permissions, questions, kinds, jobs),
     ):
         routes.add_routes(app, services)
     return app

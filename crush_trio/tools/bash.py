@@ -1,9 +1,8 @@
-"""The tool `bash`: one command in a shell, in the foreground."""
+"""The tool `bash`: one command in a shell, in the foreground or as a background job."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import trio
 
@@ -18,11 +17,13 @@ from crush_trio.agent.ports import (
 from crush_trio.limits import (
     BASH_COMMAND_BYTES,
     BASH_TIMEOUT_S,
+    JOB_FAST_FAILURE_S,
     SAFE_GIT_TIMEOUT_S,
-    TOOL_OUTPUT_COLUMNS,
 )
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered, demand
+from crush_trio.tools.command_answer import answer_of
+from crush_trio.tools.jobs import run_as_job
 from crush_trio.tools.paths import FILE_WORK, Place, place_of
 from crush_trio.tools.safe_git import (
     CONFIG_NAMES,
@@ -32,25 +33,27 @@ from crush_trio.tools.safe_git import (
     hardened_environment,
     safe_git,
 )
-from crush_trio.tools.truncate import truncate
 
-NO_BACKGROUND = (
-    "Background jobs are not available here. Run the command in the foreground, or start it with "
-    "'&' in a foreground command: it then lives until this run ends."
-)
 _SPEC = ToolSpec(
     name="bash",
     description=(
         "Run a command in a shell in the workspace. Each call is a new shell; stdin is empty. It "
-        f"is stopped after {BASH_TIMEOUT_S:g} s. Processes left in the background end with the run."
+        f"is stopped after {BASH_TIMEOUT_S:g} s. Processes left behind with '&' end with the run. "
+        "For a server, a watcher or anything long set run_in_background: the command becomes a "
+        "job that goes on after this turn until it exits, job_kill ends it, or the session is "
+        "deleted; its shell must stay, so do not use '&' in it. See its output with job_output. "
+        "A command in the foreground is moved to the background only if you set "
+        "auto_background_after; else it is waited for until it ends or its time is over."
     ),
     parameters=arguments.schema(
         ("description", "command"),
         description=arguments.string("What the command does, in a few words"),
         command=arguments.string("The command"),
         working_dir=arguments.string("Where to run it (default: the workspace)"),
-        run_in_background=arguments.boolean("Not available: such a call is refused"),
-        auto_background_after=arguments.integer("Ignored: commands stay in the foreground"),
+        run_in_background=arguments.boolean("Start it as a background job (default: false)"),
+        auto_background_after=arguments.integer(
+            "Seconds after which it becomes a background job (default: 0, never)"
+        ),
     ),
 )
 
@@ -76,12 +79,15 @@ class BashTool:
             raise ToolProblem(
                 f"command is longer than {BASH_COMMAND_BYTES} bytes; write it to a file first"
             )
-        if arguments.flag(call, "run_in_background"):
-            raise ToolProblem(NO_BACKGROUND)
+        background = arguments.flag(call, "run_in_background")
+        if background and context.jobs is None:
+            raise ToolProblem("Background jobs are not available here; run it in the foreground.")
         place = await place_of(working_dir or ".", context.workspace_path)
         if not await trio.to_thread.run_sync(place.path.is_dir, limiter=FILE_WORK):
             raise ToolProblem(f"working_dir is not a directory: {place.path}")
-        result = await _run_safe_git(command, place, call, context)
+        result = None
+        if not background:
+            result = await _run_safe_git(command, place, call, context)
         if result is None:
             ask = PermissionAsk(
                 tool_name="bash",
@@ -92,13 +98,16 @@ class BashTool:
                     "description": description,
                     "command": command,
                     "working_dir": working_dir,
-                    "run_in_background": False,
+                    "run_in_background": background,
                     "auto_background_after": after_s,
                 },
                 target=command,
                 inside=place.inside,
             )
             demand(await context.permission(ask))
+            if context.jobs is not None and (background or 0 < after_s < BASH_TIMEOUT_S):
+                wait_s = JOB_FAST_FAILURE_S if background else after_s
+                return await run_as_job(call, context, place.path, background, wait_s)
             result = await context.processes.run_shell(
                 command,
                 cwd=place.path,
@@ -107,17 +116,7 @@ class BashTool:
                 on_output=context.output,
                 spill_name=call.id,
             )
-        output = _output_of(result)
-        return ToolResult(
-            content=_content(result, output, place.path),
-            metadata={
-                "start_time": result.started_ms,
-                "end_time": result.ended_ms,
-                "output": output,
-                "description": description,
-                "working_directory": str(place.path),
-            },
-        )
+        return answer_of(result, description, place.path)
 
 
 async def _run_safe_git(
@@ -147,30 +146,3 @@ async def _run_safe_git(
     if names.exit_code != 0 or names.stdout_dropped or filters is None:
         return None  # a configuration we cannot read, or one that makes nothing safe
     return await execute(hardened_argv(program, git), filters, context.output)
-
-
-def _output_of(result: ShellResult) -> str:
-    """Both streams, each cut to its columns, and how the command ended unless it went well."""
-    out = truncate(result.stdout, TOOL_OUTPUT_COLUMNS, more_lines=result.stdout_dropped_lines)
-    err = truncate(result.stderr, TOOL_OUTPUT_COLUMNS, more_lines=result.stderr_dropped_lines)
-    parts = [part.rstrip("\n") for part in (out, err) if part.strip("\n")]
-    if result.timed_out:
-        seconds = (result.ended_ms - result.started_ms) / 1000
-        parts.append(
-            f"Command was aborted before completion: it was stopped after {seconds:.0f} s with "
-            "everything it had started"
-        )
-    elif result.exit_code:
-        parts.append(f"Exit code {result.exit_code}")
-    if result.spill_path is not None:
-        dropped = result.stdout_dropped + result.stderr_dropped
-        parts.append(f"({dropped} bytes are not shown; the output is in {result.spill_path})")
-    if result.still_running:
-        parts.append(
-            f"({result.still_running} of its processes are still running; they end with this run)"
-        )
-    return "\n".join(parts)
-
-
-def _content(result: ShellResult, output: str, directory: Path) -> str:
-    return f"{output}\n\n<cwd>{directory}</cwd>" if output else "no output"

@@ -22,11 +22,18 @@ class CommandOutput:
         on_output: Takes ``(stream, text)`` as it comes; never waits.
         spill: Takes both streams as they come.
         kept: Whether what a cancelled command wrote is kept.
+        on_growth: Called whenever there is more to `read`; never waits.
     """
 
     def __init__(
-        self, on_output: Callable[[str, str], None], spill: CallSpill, *, kept: bool = False
+        self,
+        on_output: Callable[[str, str], None],
+        spill: CallSpill,
+        *,
+        kept: bool = False,
+        on_growth: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_growth = on_growth
         self.spill = spill
         self.kept = kept
         self._out = StreamCapture("stdout", on_output)
@@ -61,6 +68,7 @@ class CommandOutput:
                     await trio.to_thread.run_sync(self.spill.feed, data)
                 else:
                     self.spill.feed(data)
+        self._on_growth()
         return len(data)
 
     async def drain(self, launched: Launched) -> None:

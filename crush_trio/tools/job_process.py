@@ -22,6 +22,7 @@ class JobProcess:
         processes: An owner of processes of its own.
         spill: Where the output goes; kept readable, also when it is small.
         on_output: Takes ``(stream, text)`` as it comes; never waits.
+        on_growth: Called whenever there is more to read; never waits.
     """
 
     def __init__(
@@ -29,9 +30,10 @@ class JobProcess:
         processes: RunProcesses,
         spill: CallSpill,
         on_output: Callable[[str, str], None],
+        on_growth: Callable[[], None] = lambda: None,
     ) -> None:
         self._processes = processes
-        self._output = CommandOutput(on_output, spill, kept=True)
+        self._output = CommandOutput(on_output, spill, kept=True, on_growth=on_growth)
         self._began_ms = 0
         self._ended_ms = 0
         self._exit_code: int | None = None

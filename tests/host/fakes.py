@@ -204,6 +204,57 @@ class FakeProcesses:
 
 
 @attrs.define(eq=False)
+class FakeJob:
+    """A background job without a process: it says what it is told to, and ends when told to."""
+
+    kit: FakeKit
+    on_live: OnLive
+    on_output: Callable[[str, str], None]
+    on_growth: Callable[[], None]
+    pid: int
+    output: bytes = b""
+    code: int | None = None
+    exit: trio.Event = attrs.field(factory=trio.Event)
+
+    def say(self, text: str) -> None:
+        """Write to stdout."""
+        self.output += text.encode()
+        self.on_output("stdout", text)
+        self.on_growth()
+
+    async def run(self, command: str, *, cwd: Path, env: Mapping[str, str]) -> int:
+        """Go on until `exit` is set; "broken" does not start."""
+        await trio.lowlevel.checkpoint()
+        if command == "broken":
+            raise FileNotFoundError(2, "No such file or directory", "broken")
+        self.kit.jobs.append(self)
+        self.on_live((LeftProcess(self.pid, "1@boot", command),))
+        await self.exit.wait()
+        self.code = 3
+        return self.code
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes so far."""
+        return len(self.output)
+
+    def present(self) -> ShellResult:
+        """What it has said."""
+        return ShellResult(self.code, self.output.decode(), "")
+
+    async def read(self, after: int, limit: int) -> tuple[bytes, int, int]:
+        """A piece of it."""
+        await trio.lowlevel.checkpoint()
+        data = self.output[after : after + limit]
+        return data, min(len(self.output), after + len(data)), 0
+
+    async def aclose(self) -> ProcessReport:
+        """Take a while."""
+        await trio.sleep(self.kit.job_close_s)
+        return ProcessReport(started=1, killed=int(self.code is None))
+
+
+@attrs.define(eq=False)
 class FakeKit:
     """A `host.kit.Kit` that is its own `WorkspaceSetup`."""
 
@@ -218,6 +269,8 @@ class FakeKit:
     killed: list[LeftProcess] = attrs.field(factory=list)
     left: tuple[LeftProcess, ...] = ()
     forgotten: list[str] = attrs.field(factory=list)
+    jobs: list[FakeJob] = attrs.field(factory=list)
+    job_close_s: float = 0.0
     context_paths: tuple[str, ...] = ()
     allow_tools: tuple[str, ...] = ()
     tool_config: Mapping[str, Any] = attrs.field(factory=dict)
@@ -256,6 +309,17 @@ class FakeKit:
         return (self.fake.info,)
 
     def forget_outputs(self, folder: str) -> None:
+    def job_process(
+        self,
+        on_live: OnLive,
+        folder: str,
+        name: str,
+        on_output: Callable[[str, str], None],
+        on_growth: Callable[[], None],
+    ) -> FakeJob:
+        """A command that goes on until it is told to end."""
+        return FakeJob(self, on_live, on_output, on_growth, len(self.jobs) + 1)
+
         """Remember what was to be deleted."""
         self.forgotten.append(folder)
 

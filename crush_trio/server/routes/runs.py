@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import trio
 from quart import Blueprint, request
 from quart.typing import ResponseReturnValue
 
-from crush_trio import limits
 from crush_trio.host.editing import edit as edit_run
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.session import Session
@@ -24,6 +21,7 @@ from crush_trio.server.services import (
     body_as,
     by_caller,
     limit_argument,
+    wait_argument,
 )
 from crush_trio.store.contract import RunRow
 
@@ -56,10 +54,10 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     @routes.get("/v1/runs/<run_id>")
     @routes.get(f"{BASE}/runs/<run_id>")
     async def show(run_id: str, workspace_id: str | None = None) -> ResponseReturnValue:
-        wait_s = _wait_argument()
+        wait_s = wait_argument()
         open_run = opened(run_id, workspace_id)
         if open_run is not None and wait_s:
-            await _wait_for_end(open_run, wait_s, services.stopping)
+            await wait_for_end(open_run, wait_s, services.stopping)
         return answer((await stored(run_id, workspace_id)).record)
 
     @routes.get("/v1/runs")
@@ -115,20 +113,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     app.register_blueprint(routes)
 
 
-def _wait_argument() -> float:
-    text = request.args.get("wait")
-    if text is None:
-        return 0.0
-    try:
-        wait_s = float(text)
-    except ValueError:
-        wait_s = math.nan
-    if not 0 <= wait_s <= limits.WAIT_MAX_S:
-        raise Refused("bad_request", f"`wait` must be a number from 0 to {limits.WAIT_MAX_S:g}.")
-    return wait_s
-
-
-async def _wait_for_end(open_run: OpenRun, wait_s: float, stopping: trio.Event) -> None:
+async def wait_for_end(open_run: OpenRun, wait_s: float, stopping: trio.Event) -> None:
     """Wait until the run has ended, the time is over, or the server stops."""
     with trio.move_on_after(wait_s):
         async with trio.open_nursery() as nursery:
