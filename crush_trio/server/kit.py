@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from crush_trio.tools.job_process import JobProcess
 from crush_trio.tools.permission import decide, parse_pattern
 from crush_trio.tools.processes import RunProcesses
 from crush_trio.tools.recorded import kill_recorded
-from crush_trio.tools.spill import SpillArea
+from crush_trio.tools.spill import CallSpill, SpillArea
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,11 @@ class Setup:
     def allow_tools(self) -> tuple[str, ...]:
         """See `host.kit.WorkspaceSetup`."""
         return self.config.allowed_tools
+
+    @property
+    def auto_summarize(self) -> bool:
+        """See `host.kit.WorkspaceSetup`."""
+        return self.config.options.get("disable_auto_summarize") is not True
 
     @property
     def tool_config(self) -> Mapping[str, Any]:
@@ -140,11 +145,6 @@ class ServerKit:
 
     def processes(self, on_live: OnLive, folder: str) -> ProcessHost:
         """See `host.kit.Kit`; the live launchers are remembered for the gate (contract 7)."""
-        key = next(self._keys)
-
-        def note(live: tuple[LeftProcess, ...]) -> None:
-            self.live.pop(key, None)
-            if live:
         return self._run_processes(on_live, folder)
 
     def job_process(
@@ -160,6 +160,11 @@ class ServerKit:
         return JobProcess(self._run_processes(on_live, folder), spill, on_output, on_growth)
 
     def _run_processes(self, on_live: OnLive, folder: str) -> RunProcesses:
+        key = next(self._keys)
+
+        def note(live: tuple[LeftProcess, ...]) -> None:
+            self.live.pop(key, None)
+            if live:
                 self.live[key] = live
             on_live(live)
 
