@@ -20,14 +20,19 @@ from crush_trio.agent.ports import (
     StreamReset,
     UsageSoFar,
 )
+from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.runs import RunError
 
 
 class AskingJournal(Protocol):
-    """What of a `TurnJournal` a request writes to while it streams. Nothing here waits."""
+    """What of a `TurnJournal` a request writes to while it streams."""
 
-    def checkpoint(self) -> None:
-        """Write the live message's present state to its row (G8)."""
+    async def checkpoint(self) -> None:
+        """Write the live message's present state to its row, and wait until it is there (G8).
+
+        Raises:
+            StoreError: It cannot be written, as on a full disk.
+        """
         ...
 
     def show_reset(self, reset: StreamReset) -> None:
@@ -61,6 +66,7 @@ class Asking:
     _nursery: trio.Nursery = attrs.field(init=False)
     _over: RunError | None = attrs.field(default=None, init=False)
     _cut: bool = attrs.field(default=False, init=False)
+    _unwritten: StoreError | None = attrs.field(default=None, init=False)
     _resets: int = attrs.field(default=0, init=False)
     _retrying: bool = attrs.field(default=False, init=False)
 
@@ -71,6 +77,7 @@ class Asking:
         Raises:
             LimitReached: It was silent for too long, or a limit cut its answer.
             ModelError: As `Model.stream`.
+            StoreError: What it said so far could not be stored; it is not asked on.
         """
         end: StepEnd | None = None
         failure: Exception | None = None
@@ -91,6 +98,8 @@ class Asking:
         if end is not None and not self._cut:
             return end
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._unwritten is not None:
+            raise self._unwritten
         if self._over is not None:
             raise LimitReached(self._over.code, self._over.message)
         raise LimitReached("idle_timeout", f"The model was silent for {self.idle_s:g} s.")
@@ -137,4 +146,9 @@ class Asking:
             await trio.sleep(limits.TEXT_CHECKPOINT_S)
             if self.live.changed:
                 self.live.changed = False
-                self.journal.checkpoint()
+                try:
+                    await self.journal.checkpoint()
+                except StoreError as exc:
+                    self._unwritten = exc
+                    self._idle.cancel()
+                    return

@@ -260,8 +260,13 @@ class RunJournal:
             FeedEntry(None, "message_delta", self.session_ids, orjson.dumps(delta), message_id)
         )
 
-    def checkpoint(self) -> None:
-        """Write the open text to its row, without waiting and without an event (G8)."""
+    async def checkpoint(self) -> None:
+        """Write the open text to its row, without an event, and wait until it is there (G8).
+
+        Raises:
+            StoreError: It cannot be written. Too long a queue is no such reason: the next
+                checkpoint comes soon.
+        """
         message = self.open_message()
         if message is None:
             return
@@ -270,8 +275,11 @@ class RunJournal:
         def write(tx: Transaction) -> None:
             tx.put_message(placed.message, accept_seq=placed.accept_seq, ordinal=placed.ordinal)
 
-        with suppress(StoreError):  # the next flush fails the same way, and ends the run
-            self.store.commit_nowait(self.workspace_id, write, relaxed=True)
+        try:
+            await self.store.commit_nowait(self.workspace_id, write, relaxed=True).wait()
+        except StoreError as exc:
+            if exc.code != "overloaded":
+                raise
 
     def show_reset(self, reset: StreamReset) -> None:
         """Show the emptied message, and publish the `retry` event that explains it, at once."""

@@ -25,6 +25,7 @@ from crush_trio.agent.ports import (
     UsageSoFar,
 )
 from crush_trio.agent.turn import Turn
+from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.runs import Limits, Outcome, Usage
 from tests.agent.turn_kit import ListJournal, answering, turn_of
 
@@ -177,6 +178,26 @@ async def test_a_retry_starts_the_count_anew(autojump_clock: MockClock) -> None:
     turn, journal = asked(act, Limits(max_output_tokens=5))
     assert (await turn.take()).outcome is Outcome.COMPLETED
     assert journal.messages()[0].text() == "abcd" * 4
+
+
+async def test_what_cannot_be_stored_is_not_asked_on(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G8: on a full disk at most the last second of an answer would be missing, so it stops."""
+    turn, journal = asked(sending(*[FOUR] * 1000))
+    written = []
+
+    async def full() -> None:
+        written.append(trio.current_time())
+        if len(written) == 3:
+            raise StoreError("disk_full", "full")
+
+    monkeypatch.setattr(journal, "checkpoint", full)
+    began = trio.current_time()
+    with pytest.raises(StoreError, match="full"):
+        await turn.take()
+    assert trio.current_time() - began < 4
+    assert len(written) == 3
 
 
 NO_CONTENT: list[ModelEvent] = [

@@ -88,7 +88,7 @@ class ListJournal:
     ) -> None:
         """Nobody looks."""
 
-    def checkpoint(self) -> None:
+    async def checkpoint(self) -> None:
         """Note the text."""
         if self.live is not None:
             self.checkpoints.append(self.live.present().text())
