@@ -15,6 +15,9 @@ reading behind a request that came early, and so does not see its peer go.
 from __future__ import annotations
 
 import logging
+import os
+import resource
+import sys
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -41,18 +44,27 @@ from quart.wrappers import Request
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from crush_trio.limits import (
+    FILES_RESERVED,
+    FILES_RESERVED_SHARE,
     HEADERS_TIMEOUT_S,
     KEEP_ALIVE_S,
     LINGER_BYTES,
     LINGER_S,
     READ_AHEAD_BYTES,
     SEND_BLOCKED_S,
+    TURN_AWAY_S,
 )
 from crush_trio.server.edge.http1 import Http1, make_config
 from crush_trio.server.edge.peer import peer_of
 
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 _log = logging.getLogger("crush_trio.http")
+_TOO_MANY = b'{"message":"Too many connections; try again.","code":"overloaded","retryable":true}'
+TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_TOO_MANY), _TOO_MANY)
+)
+"""The answer to who comes when nearly all descriptors are taken."""
 
 
 class FixedHTTP(TrioASGIHTTPConnection):
@@ -274,6 +286,32 @@ class Connection(TCPServer):
             nursery.cancel_scope.cancel()
 
 
+def _files() -> tuple[int, int]:
+    """How many descriptors there may be, and how many of them no connection gets."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed == resource.RLIM_INFINITY:
+        return sys.maxsize, 0
+    return allowed, min(FILES_RESERVED, allowed // FILES_RESERVED_SHARE)
+
+
+async def _turn_away(stream: trio.SocketStream, *, at_once: bool) -> None:
+    """Say that there are too many connections, and end this one.
+
+    So the last descriptors are left to what runs already: a store that cannot open a file has
+    failed, and a tool that gets no pipe has, too. Unless ``at_once`` the request is waited for, a
+    moment: who is still sending may not look for an answer.
+    """
+    descriptor = stream.socket.fileno()
+    if not at_once:
+        with trio.move_on_after(TURN_AWAY_S):
+            await trio.lowlevel.wait_readable(descriptor)
+    with suppress(OSError):  # closing over unread bytes would take the answer back
+        os.read(descriptor, MAX_RECV)
+    with suppress(OSError):  # gone, or it takes nothing: then it is told nothing
+        os.write(descriptor, TOO_MANY)
+    stream.socket.close()
+
+
 async def serve_http(
     app: ASGIFramework,
     listeners: list[trio.SocketListener],
@@ -303,6 +341,11 @@ async def serve_http(
     wrapped = ASGIWrapper(app)
 
     async def serve_connection(stream: trio.SocketStream) -> None:
+        files, reserved = _files()
+        spare = files - stream.socket.fileno()  # the kernel gives out the lowest free one
+        if spare <= reserved:
+            await _turn_away(stream, at_once=spare <= reserved // 2)
+            return
         # One connection's error must not end the others: this is the edge's last resort, a
         # request's own errors became answers long before.
         try:
