@@ -39,7 +39,6 @@ from crush_trio.server.routes import (
     crush,
     events,
     jobs,
-    kinds,
     permissions,
     prompts,
     questions,
@@ -229,7 +228,7 @@ def _create_app(
     for routes in (
         *(system, agent, workspaces, sessions, clients, crush),
         *(runs, queue, prompts, stream, events, whole),
-        *(permissions, questions, kinds, jobs),
+        *(permissions, questions, jobs),
     ):
         routes.add_routes(app, services)
     return app
