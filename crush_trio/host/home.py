@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -18,10 +19,10 @@ from crush_trio.protocol.errors import InvalidTransition, Refused, StoreError
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
 from crush_trio.store.contract import Commit, Store
 
-logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from crush_trio.host.jobs import Jobs  # which stands on this file
 
+logger = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
@@ -44,8 +45,8 @@ class Home:
     default_mode: Callable[[], str] = lambda: "ask"
     stopping: trio.Event = attrs.field(factory=trio.Event)
     waiting: Waiting = attrs.field(init=False)
-
     jobs: Jobs = attrs.field(init=False)
+
     def __attrs_post_init__(self) -> None:
         self.waiting = Waiting(self.store, self.id)
 

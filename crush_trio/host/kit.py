@@ -66,6 +66,11 @@ class WorkspaceSetup(Protocol):
         ...
 
     @property
+    def auto_summarize(self) -> bool:
+        """Whether a conversation that gets too long is summarised by itself (R63)."""
+        ...
+
+    @property
     def tools(self) -> tuple[Tool, ...]:
         """The tools a run may use, sorted by name."""
         ...
@@ -140,11 +145,6 @@ class Kit(Protocol):
         """
         ...
 
-    def forget_outputs(self, folder: str) -> None:
-        """Delete the tool outputs kept in a folder and below it; blocking.
-
-        ``workspace/session`` or ``workspace``, by id. One without outputs is fine.
-
     def job_process(
         self,
         on_live: OnLive,
@@ -159,6 +159,11 @@ class Kit(Protocol):
         Neither waits.
         """
         ...
+
+    def forget_outputs(self, folder: str) -> None:
+        """Delete the tool outputs kept in a folder and below it; blocking.
+
+        ``workspace/session`` or ``workspace``, by id. One without outputs is fine.
 
         Raises:
             StoreError: ``store_failed``: something cannot be deleted.

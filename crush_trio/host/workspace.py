@@ -148,9 +148,10 @@ class Workspace:
         run_id: RunId,
         digest: str,
         principal: str,
-        model: Model,
+        model: Model | None,
+        kind: str = "prompt",
     ) -> OpenRun:
-        """Accept a prompt; synchronous, see `Session.accept`.
+        """Accept a run; synchronous, see `Session.accept`. A command has no model.
 
         Raises:
             Refused: ``workspace_closing``, or as `Session.accept`.
@@ -167,8 +168,9 @@ class Workspace:
             prompt=request.prompt,
             accept_seq=accept_seq,
             created_at_ms=0,
-            model=model.info.model,
-            provider=model.info.provider,
+            kind=kind,
+            model=model.info.model if model is not None else "",
+            provider=model.info.provider if model is not None else "",
         )
         receipt = Receipt(run_id, session.id, 0, "", 0)
         row = RunRow(record, request, digest, receipt, principal)
@@ -224,9 +226,9 @@ class Workspace:
         """Begin no more runs and interrupt the running ones. Idempotent, never waits."""
         self.closing = True
         self.home.stopping.set()
+        self.home.jobs.stop()
         for session in self._sessions.values():
             session.stop(by)
-        self.home.jobs.stop()
 
     def is_idle(self) -> bool:
         """Nothing runs or waits, nobody subscribes, holds it or has a request pending."""
@@ -265,9 +267,9 @@ async def open_workspace(
                 forget=on_end,
                 default_mode=lambda: workspace.default_mode,
             )
+            home.jobs = Jobs(home)
             workspace = Workspace(row, home, open_runs, closed)
             workspace.last_accept = row.last_accept
-            home.jobs = Jobs(home)
             try:
                 yield workspace
             finally:

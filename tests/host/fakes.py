@@ -273,6 +273,7 @@ class FakeKit:
     job_close_s: float = 0.0
     context_paths: tuple[str, ...] = ()
     allow_tools: tuple[str, ...] = ()
+    auto_summarize: bool = True
     tool_config: Mapping[str, Any] = attrs.field(factory=dict)
 
     def environment(self) -> dict[str, str]:
@@ -308,7 +309,6 @@ class FakeKit:
         """The one there is."""
         return (self.fake.info,)
 
-    def forget_outputs(self, folder: str) -> None:
     def job_process(
         self,
         on_live: OnLive,
@@ -320,6 +320,7 @@ class FakeKit:
         """A command that goes on until it is told to end."""
         return FakeJob(self, on_live, on_output, on_growth, len(self.jobs) + 1)
 
+    def forget_outputs(self, folder: str) -> None:
         """Remember what was to be deleted."""
         self.forgotten.append(folder)
 
