@@ -138,6 +138,9 @@ class World:
             assert len(ends) == 1, record
             assert own[-1] is ends[0], record
             assert (own[0].seq, own[-1].seq) == (record.first_seq, record.last_seq), record
+            asked = [payload(e)["tool_call_id"] for e in own if e.kind == "permission_request"]
+            ended = [payload(e)["tool_call_id"] for e in own if e.kind.endswith("n_notification")]
+            assert asked == ended, "each request of an ended run has ended once"
             told = payload(ends[0])
             expected = run_complete(record)
             assert told["outcome"] == expected.outcome
