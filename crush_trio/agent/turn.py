@@ -28,7 +28,6 @@ from crush_trio.agent.ports import (
 )
 from crush_trio.agent.summary import SummaryInput
 from crush_trio.protocol.errors import StoreError
-from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.messages import FinishPart, Message, ToolCallPart
 from crush_trio.protocol.runs import Limits, Outcome, RunError
@@ -294,8 +293,6 @@ class Turn:
             return await tool.run(checked, self.given.context(call.id))
         except StoreError:  # nothing the model could act on: the run ends
             raise
-        except StoreError:  # nothing the model could act on: the run ends
-            raise
         except Exception as exc:  # a tool's bug or a broken machine: the model may try another way
             return ToolResult(f"{call.name} failed: {type(exc).__name__}: {exc}", is_error=True)
 
@@ -327,10 +324,6 @@ class Turn:
         if end.reason == "max_tokens":
             return _limited("max_output_tokens", "The model's answer was cut at its output limit.")
         return self._completed()
-
-
-_STOPPED = ToolResult("Not run: the turn was stopped before this call", is_error=True)
-"""The result of a call that comes after one that stopped the turn."""
 
 
 _STOPPED = ToolResult("Not run: the turn was stopped before this call", is_error=True)

@@ -11,11 +11,11 @@ from typing import Any
 
 import attrs
 
-from crush_trio.agent import transcript
+from crush_trio.agent import closing, shell_text, transcript
 from crush_trio.host.ask_endings import SERVER, withdraw_asks
 from crush_trio.protocol.errors import InvalidTransition, Refused
 from crush_trio.protocol.events import AgentEvent
-from crush_trio.protocol.ids import RunId, SessionId
+from crush_trio.protocol.ids import MessageId, RunId, SessionId
 from crush_trio.protocol.messages import BinaryPart, Message, Part, TextPart
 from crush_trio.protocol.requests import PromptRequest
 from crush_trio.protocol.runs import (
@@ -55,6 +55,7 @@ class Ending:
     steered_into: RunId | None = None
     changes: dict[str, Any] = attrs.field(factory=dict)
     messages: tuple[Placed, ...] = ()
+    removed: tuple[MessageId, ...] = ()
 
 
 def prompt_parts(request: PromptRequest) -> tuple[Part, ...]:
@@ -80,6 +81,23 @@ def put_messages(tx: Transaction, placed: Iterable[Placed]) -> bool:
             run_id=item.message.run_id,
         )
     return any_new
+
+
+def remove_messages(tx: Transaction, message_ids: Iterable[MessageId]) -> bool:
+    """Delete messages with their events; returns whether there was any."""
+    any_removed = False
+    for message_id in message_ids:
+        message = tx.remove_message(message_id)
+        if message is not None:
+            any_removed = True
+            tx.emit(
+                "message",
+                "deleted",
+                message,
+                session_id=message.session_id,
+                run_id=message.run_id,
+            )
+    return any_removed
 
 
 def touch_session(tx: Transaction, session_id: SessionId, **changes: Any) -> None:
@@ -164,7 +182,8 @@ def end_run(tx: Transaction, run_id: RunId, ending: Ending) -> RunRow:
         raise InvalidTransition(f"run {run_id} has already ended")
     by = ending.cancelled_by or row.record.cancelled_by
     withdraw_asks(tx, run_id, SERVER if by is None else by.principal)
-    if put_messages(tx, ending.messages):
+    removed = remove_messages(tx, ending.removed)
+    if put_messages(tx, ending.messages) or removed:
         touch_session(tx, row.record.session_id)
     started = row.record.started_at_ms is not None
     notice = _notice(row.record, ending, started=started)
@@ -213,8 +232,17 @@ def end_unstarted(
 def unstarted_messages(
     row: RunRow, outcome: Outcome, error: RunError | None, now_s: int
 ) -> tuple[Placed, ...]:
-    """The prompt as a user message, and an assistant message that says why nothing came of it."""
+    """The prompt as a user message, and an assistant message that says why nothing came of it.
+
+    Of a command the command itself; of a summary nothing.
+    """
     record = row.record
+    if record.kind == "summarize":
+        return ()
+    if record.kind == "shell":
+        command = shell_text.opened(record.session_id, record.id, row.request.prompt, now_s)
+        closed = closing.close("shell", (command,), cause=_cause(outcome), now_s=now_s)
+        return (Placed(closed.written[0], record.accept_seq, 0),)
     user = transcript.user_message(record.session_id, record.id, prompt_parts(row.request), now_s)
     empty = transcript.open_assistant(
         record.session_id, record.id, record.provider, record.model, now_s
@@ -261,7 +289,8 @@ def end_as_stored(
     now_s = tx.now_ms // 1000
     messages = [item.message for item in mine]
     unallowed = {ask.request.tool_call_id for ask in tx.pending_asks(run_id)}
-    written = transcript.close_run(
+    closed = closing.close(
+        record.kind,
         messages,
         cause=_cause(outcome),
         # Calls are durable before the first one starts: each may have run in part.
@@ -279,17 +308,19 @@ def end_as_stored(
     )
     placed = []
     next_ordinal = max(places.values(), default=-1) + 1
-    for message in written:
+    for message in closed.written:
         ordinal = places.get(message.id)
         if ordinal is None:
             ordinal, next_ordinal = next_ordinal, next_ordinal + 1
         new = message.id not in places
         placed.append(Placed(message, record.accept_seq, ordinal, new))
-    last = next((m for m in reversed(written) if m.role == "assistant"), None)
-    changes: dict[str, Any] = {} if last is None else {"message_id": last.id, "text": last.text()}
+    changes = closed.record_fields(record.message_id)
     if processes is not None:
         changes["processes"] = processes
-    return end_run(tx, run_id, Ending(outcome, error, by, changes=changes, messages=tuple(placed)))
+    ending = Ending(
+        outcome, error, by, changes=changes, messages=tuple(placed), removed=closed.removed
+    )
+    return end_run(tx, run_id, ending)
 
 
 def _cause(outcome: Outcome) -> transcript.Cause:
@@ -328,6 +359,6 @@ def _notice(record: RunRecord, ending: Ending, *, started: bool) -> AgentEvent |
             run_id=record.id,
             error=ending.error.message,
         )
-    if started and ending.outcome is not Outcome.CANCELLED:
+    if started and ending.outcome is not Outcome.CANCELLED and record.kind == "prompt":
         return AgentEvent("agent_finished", session_id=record.session_id, run_id=record.id)
     return None

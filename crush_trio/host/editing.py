@@ -20,13 +20,15 @@ def edit(
     If the commit fails, the change is taken back, unless the run has begun meanwhile.
 
     Raises:
-        Refused: ``run_not_queued``; nothing changed.
+        Refused: ``run_not_queued``, ``bad_request``; nothing changed.
         StoreError: The writer's queue is full or dead; nothing changed.
     """
     session.home.store.check_room()
     open_run = session.find(run_id)
     if open_run is None or open_run.run not in session.queue.waiting():
         raise Refused("run_not_queued", "The run is not waiting any more; nothing was changed.")
+    if prompt is not None and open_run.row.record.kind == "summarize":
+        raise Refused("bad_request", "A summary has no prompt; only its position can change.")
     before = open_run.row
     place = session.queue.waiting().index(open_run.run)
     if position is not None:

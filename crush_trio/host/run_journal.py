@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import orjson
@@ -13,10 +13,10 @@ import orjson
 from crush_trio import limits
 from crush_trio.agent import transcript
 from crush_trio.agent.budget import Progress
-from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import StreamReset, ToolResult
 from crush_trio.host import commits
 from crush_trio.host.commits import Placed
+from crush_trio.host.kind_commits import point_at_summary
 from crush_trio.journal import Feed, FeedEntry, present_message
 from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.events import Retry
@@ -28,6 +28,16 @@ from crush_trio.store.contract import Commit, RunRow, Store, Ticket, Transaction
 Fold = Callable[[], Awaitable[Sequence[RunRow]]]
 """Ends the prompts that steer into the current run and returns their rows; the ending itself is
 its last, synchronous step."""
+
+
+class Live(Protocol):
+    """A message that is being written: a `LiveMessage`, or a command with its output."""
+
+    base: Message
+
+    def present(self) -> Message:
+        """The whole message as it stands now."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -49,7 +59,7 @@ class RunJournal:
     """Called after each commit: everything folded or staged before it is durable."""
     messages: list[Placed] = attrs.field(factory=list, init=False)
     last_reads: dict[str, int] = attrs.field(factory=dict, init=False)
-    live: LiveMessage | None = attrs.field(default=None, init=False)
+    live: Live | None = attrs.field(default=None, init=False)
     _staged: list[Commit[None]] = attrs.field(factory=list, init=False)
     _staged_messages: dict[MessageId, Commit[None]] = attrs.field(factory=dict, init=False)
     _new_message: bool = attrs.field(default=False, init=False)
@@ -103,6 +113,17 @@ class RunJournal:
         if staged in self._staged:
             self._staged.remove(staged)
         return self.place(message)
+
+    def stage_summary(self, message: Message, progress: Progress, before: int, after: int) -> None:
+        """Stage a summary and the session's pointer to it; see `TurnJournal`."""
+        self.stage_message(message, progress)
+
+        def write(tx: Transaction) -> None:
+            point_at_summary(
+                tx, self.session_id, self.run_id, message.id, before=before, after=after
+            )
+
+        self.stage(write)
 
     def stage_effects(self, result: ToolResult) -> None:
         """Stage file versions and read marks of a tool result."""
@@ -218,7 +239,7 @@ class RunJournal:
 
     # --- live -----------------------------------------------------------------------------
 
-    def open_live(self, live: LiveMessage) -> None:
+    def open_live(self, live: Live) -> None:
         """Show the message's present state to whoever joins from now on."""
         self.live = live
         self.feed.hold(live.base.id, self.session_ids, self._present)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import attrs
 import trio
@@ -14,7 +15,8 @@ from crush_trio.dispatch.queue import CancelPlan, RunQueue
 from crush_trio.dispatch.run import Run, Settings
 from crush_trio.host import commits
 from crush_trio.host.cancel_ticket import CancelTicket
-from crush_trio.host.drive import Driver, account
+from crush_trio.host.desk import Desk
+from crush_trio.host.drive import Driver
 from crush_trio.host.home import Home, commit_ending, is_accepted
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.run_journal import RunJournal
@@ -300,16 +302,13 @@ class Session:
             self._folded.clear,
         )
         self._journal = journal
-        return Driver(
-            home.store,
-            home.kit,
-            home.path,
-            open_run,
-            journal,
-            home.default_mode,
-            self.titles.begin,
-            waiting=home.waiting,
-        )
+        moved_behind = partial(self._moved_behind, open_run.run)
+        return Driver(Desk(home, open_run, journal, self.titles.begin, moved_behind))
+
+    def _moved_behind(self, now: Run) -> tuple[RunId, ...]:
+        """The runs that wait although they were accepted before ``now``."""
+        waiting = self.queue.waiting()
+        return tuple(run.id for run in waiting if run.accept_seq < now.accept_seq)
 
     async def _fold(self) -> Sequence[RunRow]:
         """End the prompts that steer into the current run; their rows, in order."""
@@ -332,15 +331,13 @@ class Session:
             await driver.journal.confirm()
         outcome = self.queue.begin_settle(end.outcome)
         end = attrs.evolve(end, outcome=outcome)
-        ending, usage, cost = driver.ending(end, processes)
+        ending = driver.ending(end, processes)
         staged = driver.journal.take_staged()
 
         def commit(tx: Transaction) -> None:
             for step in staged:
                 step(tx)
-            session = tx.session(self.id)
-            if session is not None and (cost or usage.input_tokens or usage.output_tokens):
-                account(tx, session, usage, cost)
+            driver.work.settle(tx, outcome)
             commits.end_run(tx, open_run.id, ending)
 
         folded = tuple(self._folded)
@@ -379,5 +376,12 @@ def _decision_state(row: RunRow, if_busy: str) -> Run:
         request.permission_mode,
         patterns if any(patterns) else None,
         request.record,
+        request.compact,
     )
-    return Run(row.record.id, row.record.accept_seq, steer=if_busy == "steer", settings=settings)
+    return Run(
+        row.record.id,
+        row.record.accept_seq,
+        steer=if_busy == "steer",
+        settings=settings,
+        kind=row.record.kind,
+    )

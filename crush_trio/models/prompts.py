@@ -31,5 +31,6 @@ def prompt_of(request: ModelRequest) -> tuple[str, int]:
     start = turn_start(request)
     if start == len(request.messages):
         return "", 0
-    number = sum(message.role == "user" for message in request.messages[: start + 1])
+    earlier = request.messages[: start + 1]
+    number = sum(m.role == "user" and not m.is_summary_message for m in earlier)
     return request.messages[start].text(), number

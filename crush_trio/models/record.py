@@ -60,6 +60,7 @@ class RecordingModel:
         self._model = model
         self._path = path
         self._steps: list[RecordedStep] = []
+        self._summaries: list[RecordedStep] = []
         check_record_file(path)
         try:
             with path.open("xb") as file:  # "x" claims the name: nothing is ever overwritten
@@ -87,7 +88,7 @@ class RecordingModel:
         """
         prompt, number = prompt_of(request)
         step = RecordedStep(request.run_id, prompt, number, trio.current_time())
-        self._steps.append(step)
+        (self._summaries if request.summary else self._steps).append(step)
 
         def both(event: ModelEvent) -> None:
             step.add(event, trio.current_time())
@@ -126,6 +127,9 @@ class RecordingModel:
             "model": facts,
             "steps": [step.to_json(only_for_its_prompt=several) for step in self._steps],
         }
+        if self._summaries:
+            summaries = [step.to_json(only_for_its_prompt=False) for step in self._summaries]
+            value["summary"] = summaries
         return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     def _write(self) -> None:

@@ -70,7 +70,7 @@ class ScriptModel:
                 (``script_exhausted``).
         """
         await trio.lowlevel.checkpoint()
-        step = self._step(request)
+        step = self._summary(request) if request.summary else self._step(request)
         if step is None:
             return StepEnd("end_turn")
         asked = False
@@ -87,6 +87,16 @@ class ScriptModel:
         """What answers with the script's title, if it has one."""
         title = self._script.title
         return None if title is None else _TitleModel(title, self.info)
+
+    def _summary(self, request: ModelRequest) -> s.Step:
+        steps = self._script.summary
+        if not steps:
+            raise ModelError(
+                "script_exhausted",
+                f'{self._path} has no "summary" that could be played when one is asked for.',
+                title="Script exhausted",
+            )
+        return steps[min(request.step, len(steps)) - 1]
 
     def _step(self, request: ModelRequest) -> s.Step | None:
         prompt, number = prompt_of(request)

@@ -206,7 +206,8 @@ class ModelFacts:
 class Script:
     """A whole file. ``then`` says what comes when a run asks for more steps than there are.
 
-    Without ``title`` it offers no titles.
+    Without ``title`` it offers no titles. The n-th summary that a run asks for plays the n-th step
+    of ``summary``, further ones the last.
     """
 
     steps: tuple[Step, ...]
@@ -214,6 +215,7 @@ class Script:
     model: ModelFacts = ModelFacts()
     then: str = attrs.field(default="error", metadata=rule(one_of=THEN))
     title: Title | None = None
+    summary: tuple[Step, ...] = ()
 
 
 def load_script(path: Path) -> Script:
@@ -283,7 +285,10 @@ def _read_action(value: Any, path: str, mistakes: list[str]) -> Any:
 
 
 def _check_order(script: Script, mistakes: list[str]) -> None:
-    for number, step in enumerate(script.steps):
-        for place, action in enumerate(step.actions[:-1]):
-            if isinstance(action, Error | Silence | Cut):
-                mistakes.append(f"$.steps[{number}].actions[{place}]: nothing is reached after it")
+    for where, steps in (("steps", script.steps), ("summary", script.summary)):
+        for number, step in enumerate(steps):
+            for place, action in enumerate(step.actions[:-1]):
+                if isinstance(action, Error | Silence | Cut):
+                    mistakes.append(
+                        f"$.{where}[{number}].actions[{place}]: nothing is reached after it"
+                    )

@@ -39,6 +39,7 @@ from crush_trio.server.routes import (
     crush,
     events,
     jobs,
+    kinds,
     permissions,
     prompts,
     questions,
@@ -228,7 +229,7 @@ def _create_app(
     for routes in (
         *(system, agent, workspaces, sessions, clients, crush),
         *(runs, queue, prompts, stream, events, whole),
-        *(permissions, questions, jobs),
+        *(permissions, questions, kinds, jobs),
     ):
         routes.add_routes(app, services)
     return app

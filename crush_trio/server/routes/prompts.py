@@ -9,7 +9,9 @@ import attrs
 from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
+from crush_trio.agent.ports import Model
 from crush_trio.host.open_run import OpenRun
+from crush_trio.host.summary_run import NO_LANGUAGE_MODEL
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol import codec
 from crush_trio.protocol.errors import Refused, StoreError
@@ -43,20 +45,43 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         workspace = await host.open(workspace_id)
         current_call().run_id = request.run_id
         with host.using(workspace):
-            receipt = await _earlier(services, request.run_id, digest)
-            if receipt is None:
-                receipt = await _accept(services, workspace, request, digest)
+            receipt = await accepted(services, workspace, request, digest)
         return answer(attrs.evolve(receipt, ignored=ignored), 202)
 
     app.register_blueprint(routes)
 
 
+async def accepted(
+    services: Services,
+    workspace: Workspace,
+    request: PromptRequest,
+    digest: str,
+    *,
+    kind: str = "prompt",
+) -> Receipt:
+    """The receipt of a run that is accepted now, or was by the same request before (G3).
+
+    Raises:
+        Refused: ``run_id_conflict``, or as `Workspace.submit`.
+        StoreError: Nothing changed.
+    """
+    receipt = await _earlier(services, request.run_id, digest)
+    if receipt is None:
+        receipt = await _accept(services, workspace, request, digest, kind=kind)
+    return receipt
+
+
 async def _accept(
-    services: Services, workspace: Workspace, request: PromptRequest, digest: str
+    services: Services,
+    workspace: Workspace,
+    request: PromptRequest,
+    digest: str,
+    *,
+    kind: str = "prompt",
 ) -> Receipt:
     session = await workspace.session(SessionId(request.session_id))
-    local = current_call().peer.is_unix or services.options.allow_script_models
-    model = services.kit.model(request.model, workspace.path, local=local)
+    model = _model_for(services, workspace, request, kind)
+    local = _is_local(services)
     if request.record is not None:
         services.kit.check_record(request.record, local=local)
     # Two requests with one id may have come this far together: `open_run` is looked at again
@@ -71,6 +96,7 @@ async def _accept(
         digest=digest,
         principal=current_call().principal,
         model=model,
+        kind=kind,
     )
     current_call().run_id = open_run.id
     try:
@@ -84,6 +110,22 @@ async def _accept(
     if receipt is None:
         raise StoreError("store_failed", "The run id is taken by a run that cannot be read.")
     return receipt
+
+
+def _is_local(services: Services) -> bool:
+    return current_call().peer.is_unix or services.options.allow_script_models
+
+
+def _model_for(
+    services: Services, workspace: Workspace, request: PromptRequest, kind: str
+) -> Model | None:
+    """The model of a run of this kind; a command has none, a summary needs a real one."""
+    if kind == "shell":
+        return None
+    model = services.kit.model(request.model, workspace.path, local=_is_local(services))
+    if kind == "summarize" and not model.info.is_language_model:
+        raise Refused("no_language_model", NO_LANGUAGE_MODEL)
+    return model
 
 
 async def _earlier(services: Services, run_id: str | None, digest: str) -> Receipt | None:
@@ -110,7 +152,7 @@ def _same(row: RunRow, digest: str) -> Receipt:
     if row.digest != digest:
         raise Refused(
             "run_id_conflict",
-            f"The run id {row.record.id!r} belongs to another prompt; choose a new one.",
+            f"The run id {row.record.id!r} belongs to another request; choose a new one.",
         )
     return row.receipt
 

@@ -8,7 +8,7 @@ from quart.typing import ResponseReturnValue
 from crush_trio.host.session import Session
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import SessionId
-from crush_trio.protocol.runs import CancelledBy, CancelReceipt
+from crush_trio.protocol.runs import CancelledBy, CancelReceipt, RunRecord
 from crush_trio.server.edge.app_base import EdgeApp
 from crush_trio.server.services import Services, answer, by_caller
 
@@ -60,6 +60,13 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     async def prompts(workspace_id: str, session_id: str) -> ResponseReturnValue:
         session = known_session(workspace_id, session_id)
         waiting = session.waiting_runs() if session is not None else ()
-        return answer([open_run.row.request.prompt for open_run in waiting])
+        return answer([_told(open_run.row.record) for open_run in waiting])
 
     app.register_blueprint(routes)
+
+
+def _told(record: RunRecord) -> str:
+    """A waiting run as one line of CW's list of prompts: as a person would have typed it."""
+    if record.kind == "summarize":
+        return "/summarize"
+    return f"!{record.prompt}" if record.kind == "shell" else record.prompt

@@ -1,0 +1,126 @@
+"""What a run may use while it is driven, and what it has opened."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+import trio
+
+from crush_trio import limits
+from crush_trio.agent.budget import Progress
+from crush_trio.agent.ports import Model, ProcessHost
+from crush_trio.agent.turn import TurnEnd
+from crush_trio.host.home import Home
+from crush_trio.host.open_run import OpenRun
+from crush_trio.host.run_jobs import RunJobs
+from crush_trio.host.run_journal import LiveOutput, RunJournal
+from crush_trio.protocol.ids import RunId
+from crush_trio.protocol.messages import Message
+from crush_trio.protocol.runs import Limits, Outcome, ProcessReport
+from crush_trio.store.contract import RunRow, Transaction
+
+logger = logging.getLogger(__name__)
+
+OnPrompt = Callable[[Model, tuple[Message, ...], Message], None]
+"""Told of the model, the messages before, and the prompt, before the model is asked."""
+
+
+def now_s() -> int:
+    """Unix seconds, for display only."""
+    return int(time.time())
+
+
+class Work(Protocol):
+    """What a driver drives: a prompt's turn, a summary, a command."""
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it has come, once it has begun; readable also after it was interrupted."""
+        ...
+
+    @property
+    def failure(self) -> Exception | None:
+        """The model's own error, raised before anybody asked the run to stop (G4)."""
+        ...
+
+    def started_calls(self, *, cancelled: bool) -> frozenset[str]:
+        """Tool calls without a stored result that may have done something."""
+        ...
+
+    async def take(self, wanted: Limits) -> TurnEnd:
+        """Do it. Being cancelled is an ordinary way to end; the driver closes what is open.
+
+        Raises:
+            LimitReached, ModelError, CrushError: Become the run's outcome.
+        """
+        ...
+
+    def settle(self, tx: Transaction, outcome: Outcome) -> None:
+        """What its ending changes in the session, as part of the terminal commit (CW 5.11)."""
+        ...
+
+
+@attrs.define(eq=False)
+class Desk:
+    """One run's journal, its processes, and what its work may ask of the host.
+
+    ``moved_behind`` gives the runs that wait although they stand before this one.
+    """
+
+    home: Home
+    open_run: OpenRun
+    journal: RunJournal
+    on_prompt: OnPrompt
+    moved_behind: Callable[[], tuple[RunId, ...]]
+    processes: ProcessHost | None = attrs.field(default=None, init=False)
+    jobs: RunJobs = attrs.field(init=False)
+    _outputs: dict[str, LiveOutput] = attrs.field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.jobs = RunJobs(self.home.jobs, self.journal.session_ids, self.journal.run_id)
+
+    @property
+    def row(self) -> RunRow:
+        """The run as accepted."""
+        return self.open_run.row
+
+    def open_processes(self) -> ProcessHost:
+        """The owner of the run's processes, made now."""
+        record = self.row.record
+        folder = f"{record.workspace_id}/{record.session_id}"
+        self.processes = self.home.kit.processes(self.journal.record_processes, folder)
+        return self.processes
+
+    def output(self, call_id: str) -> LiveOutput:
+        """Where a call's output is shown live; that of earlier calls is closed."""
+        output = self._outputs.get(call_id)
+        if output is None:
+            for earlier in self._outputs.values():  # calls run one after another
+                earlier.close()
+            output = LiveOutput(
+                self.journal.feed,
+                self.journal.session_ids,
+                self.journal.run_id,
+                call_id,
+                limits.TOOL_OUTPUT_LIVE_BYTES,
+            )
+            self._outputs[call_id] = output
+        return output
+
+    async def close(self) -> ProcessReport:
+        """End what the run started; bounded (G10). Called under the drain task's shield."""
+        for output in self._outputs.values():
+            output.close()
+        if self.processes is None:
+            return ProcessReport()
+        with trio.move_on_after(limits.RUN_CLEANUP_S):
+            self.jobs.stop()  # they end beside the others, not after them
+            try:
+                return (await self.processes.aclose()).plus(await self.jobs.aclose())
+            except Exception:  # the run has to end all the same
+                logger.exception("the processes of run %s were not closed", self.open_run.id)
+        return ProcessReport()
