@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.chaos.episode import Episode
 
-RESTARTS_PER_EPISODE = 25
+RESTARTS_PER_EPISODE = 50
 HIGHEST = ("slowest start ms", "slowest shutdown ms")
 
 
@@ -25,7 +25,12 @@ def main() -> int:
     tally: dict[str, int] = {}
     while left > 0 and time.monotonic() < until:
         episode = Episode(
-            seed, arguments.mode, min(left, RESTARTS_PER_EPISODE), arguments.package, until
+            seed,
+            arguments.mode,
+            min(left, RESTARTS_PER_EPISODE),
+            arguments.package,
+            arguments.fork,
+            until,
         )
         good = episode.run()
         left -= RESTARTS_PER_EPISODE
@@ -65,6 +70,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--mode", choices=("random", "syscall", "term", "all"), default="all")
     parser.add_argument("--tally", type=Path, help="a JSON file to which the figures are added")
     parser.add_argument("--package", type=Path, help="run the package in this directory instead")
+    parser.add_argument("--fork", action="store_true", help="fork servers instead of starting them")
     return parser.parse_args()
 
 

@@ -51,6 +51,7 @@ class Episode:
     mode: str
     restarts: int
     package: Path | None = None
+    fork: bool = False
     until: float = float("inf")
     """`time.monotonic` after which no further life is begun."""
     history: History = attrs.field(factory=History)
@@ -63,7 +64,7 @@ class Episode:
         """Whether every guarantee held; the directory is kept if not."""
         self.home = Path(tempfile.mkdtemp(prefix=f"ch{self.seed}.", dir="/tmp"))
         dice = random.Random(f"{self.seed}/{self.mode}")
-        self.server = ChaosServer(self.home, self.package)
+        self.server = ChaosServer(self.home, self.package, fork=self.fork)
         self.clients = Clients(self.server, self.history, self.seed, model_names(self.home))
         try:
             self._set_up(dice)
@@ -79,6 +80,8 @@ class Episode:
             self.clients.over.set()
             if not self.server.dead:
                 self.server.kill()
+            if self.server.zygote is not None:
+                self.server.zygote.close()
         if not self.history.violations:
             shutil.rmtree(self.home, ignore_errors=True)
         else:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.shim import Shim, why_not
+from tests.chaos.zygote import Forked, Zygote
 from tests.e2e.kit import UnixHTTP, environment
 
 CALL_TIMEOUT_S = 20.0
@@ -31,9 +32,13 @@ class ChaosServer:
     Args:
         home: Its home, with a short path.
         package: The directory that holds the package to run; by default this one.
+        fork: Fork servers from a process that has imported everything, instead of starting
+            interpreters: five times as many lives in the same time.
     """
 
-    def __init__(self, home: Path, package: Path | None = None, *arguments: str) -> None:
+    def __init__(
+        self, home: Path, package: Path | None = None, *arguments: str, fork: bool = False
+    ) -> None:
         self.home = home
         self.data = home / "data"
         self.socket = home / "s"
@@ -44,16 +49,20 @@ class ChaosServer:
         self.shim = None if why_not() else Shim(home)
         if self.shim is not None:
             self.env.update(self.shim.env)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
+        self.zygote = Zygote(self.env, home) if fork else None
 
     # --- life -----------------------------------------------------------------------------
 
     def spawn(self) -> None:
         """Start the process; do not wait for it."""
-        command = [sys.executable, "-m", "crush_trio", "serve", "--data-dir", str(self.data)]
+        arguments = ("serve", "--data-dir", str(self.data), "--host", f"unix://{self.socket}")
+        if self.zygote is not None:
+            self.process = self.zygote.fork(*arguments, *self.arguments)
+            return
         with (self.home / "stderr").open("ab") as errors:
             self.process = subprocess.Popen(
-                [*command, "--host", f"unix://{self.socket}", *self.arguments],
+                [sys.executable, "-m", "crush_trio", *arguments, *self.arguments],
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -133,9 +142,9 @@ class ChaosServer:
         with contextlib.suppress(FileNotFoundError):  # no tool has begun yet
             told = set((self.home / "pids").read_text().split())
         found = {}
-        own = None if self.process is None else str(self.process.pid)
+        own = {str(one.pid) for one in (self.process, self.zygote) if one is not None}
         for entry in os.listdir("/proc"):
-            if not entry.isdecimal() or entry == own:
+            if not entry.isdecimal() or entry in own:
                 continue
             with contextlib.suppress(OSError, IndexError):  # it ended while we looked
                 stat = Path(f"/proc/{entry}/stat").read_text("utf-8", "replace")
