@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
 import json
 import shutil
@@ -221,6 +222,32 @@ def test_the_gate_stands_in_front_of_the_stream(server: Server, workspace: str) 
     target = f"/v1/workspaces/{workspace}/events"
     assert wire.request(target, "Origin: https://evil.example") == 403
     wire.close()
+
+
+def test_over_tcp_it_takes_a_token_and_is_the_same(home: Path, project: Path) -> None:
+    """G12, R1: 401 without one; the head comes at once, though nothing happens."""
+    tcp = Server(home, "--host", "tcp://127.0.0.1:0")
+    tcp.env["CRUSH_TRIO_TOKEN"] = token = "correct-horse-battery-staple"
+    tcp.start()
+    port = int(tcp.url.rpartition(":")[2])
+    head = {"Authorization": f"Bearer {token}"}
+    with contextlib.ExitStack() as stack:
+        stack.callback(tcp.kill)
+        calls, stream = (http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in "12")
+        stack.callback(calls.close)
+        stack.callback(stream.close)
+        body = json.dumps({"path": str(project)})
+        calls.request("POST", "/v1/workspaces", body, {**head, "Content-Type": "application/json"})
+        workspace = f"/v1/workspaces/{json.loads(calls.getresponse().read())['id']}"
+        calls.request("GET", f"{workspace}/events")
+        refused = calls.getresponse()
+        assert (refused.status, json.loads(refused.read())["code"]) == (401, "unauthorized")
+        stream.request("GET", f"{workspace}/events?after=now", headers=head)
+        answer = stream.getresponse()
+        assert answer.status == 200
+        calls.request("POST", f"{workspace}/close", headers=head)
+        assert calls.getresponse().read() == b""
+        assert answer.read() == b"", "ended properly: IncompleteRead otherwise"
 
 
 # --- the end of the body ------------------------------------------------------------------

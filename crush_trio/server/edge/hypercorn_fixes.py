@@ -55,7 +55,7 @@ from crush_trio.limits import (
     TURN_AWAY_S,
 )
 from crush_trio.server.edge.http1 import Http1, make_config
-from crush_trio.server.edge.peer import peer_of
+from crush_trio.server.edge.peer import peer_of, watch_for_death
 
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 _log = logging.getLogger("crush_trio.http")
@@ -185,6 +185,7 @@ class Connection(TCPServer):
         sock = self.stream.socket
         try:
             peer = peer_of(sock)
+            watch_for_death(sock)
             client = parse_socket_addr(sock.family, sock.getpeername())
             server = parse_socket_addr(sock.family, sock.getsockname())
         except OSError:  # gone before it was looked at

@@ -9,6 +9,8 @@ from typing import Final, Protocol
 
 import attrs
 
+from crush_trio.limits import TCP_ALIVE_AFTER_S, TCP_ALIVE_EVERY_S
+
 _PLATFORM: str = sys.platform
 _SOL_LOCAL: Final = 0  # macOS, <sys/un.h>
 _LOCAL_PEERCRED: Final = 0x001
@@ -29,6 +31,17 @@ class Socket(Protocol):
 
     def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes:
         """As `socket.socket.getsockopt` with a length."""
+
+
+class Settable(Protocol):
+    """A socket whose options can be set."""
+
+    @property
+    def family(self) -> int:
+        """As `socket.socket.family`."""
+
+    def setsockopt(self, level: int, optname: int, value: int, /) -> None:
+        """As `socket.socket.setsockopt`."""
 
 
 @attrs.frozen
@@ -69,6 +82,25 @@ def peer_of(sock: Socket) -> Peer:
         (pid,) = struct.unpack("i", sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4))
         return Peer("unix", is_unix=True, pid=pid, uid=uid, gid=gid)
     return Peer("unix", is_unix=True)
+
+
+def watch_for_death(sock: Settable) -> None:
+    """Have the kernel ask a TCP peer that says nothing whether it is still there.
+
+    A stream on which nothing happens would otherwise outlive a machine that was switched off, and
+    keep its workspace open: after `limits.TCP_ALIVE_AFTER_S` of silence the peer is asked, and
+    after three questions without an answer the connection is over.
+    """
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    idle = "TCP_KEEPALIVE" if _PLATFORM == "darwin" else "TCP_KEEPIDLE"
+    for name, value in (
+        (idle, TCP_ALIVE_AFTER_S),
+        ("TCP_KEEPINTVL", TCP_ALIVE_EVERY_S),
+        ("TCP_KEEPCNT", 3),
+    ):
+        sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def ids_of_xucred(raw: bytes) -> tuple[int, int]:
