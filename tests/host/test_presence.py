@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from crush_trio import limits
 from crush_trio.host.host import HostOptions
+from crush_trio.host.joining import join_workspace
 from crush_trio.host.presence import Presence
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import SessionId
@@ -195,6 +196,32 @@ async def test_retiring_lets_go_everywhere_at_once_and_bars_the_id(
     assert refused.value.code == "client_retired"
     world.host.clients.check(B)
     await open_until(world, IDLE_S)
+
+
+async def test_who_retires_while_its_create_is_pending_gets_no_hold(
+    clock: MockClock, world: World, tmp_path: Path
+) -> None:
+    """R27, R22: the workspace is there for others; the server is not idle meanwhile."""
+    refusals: list[str] = []
+
+    async def create(client_id: str) -> None:
+        try:
+            await join_workspace(world.host, tmp_path / "new", client_id)
+        except Refused as refused:
+            refusals.append(refused.code)
+
+    async with trio.open_nursery() as nursery:
+        world.store.pause()
+        nursery.start_soon(create, A)
+        await quiet()
+        assert not world.host.is_idle()
+        world.host.clients.retire(A)
+        world.store.resume()
+    assert refusals == ["client_retired"]
+    assert world.host.is_idle()
+    await create(B)
+    assert not world.host.is_idle()
+    assert len(refusals) == 1
 
 
 async def test_only_the_newest_retired_ids_are_remembered(

@@ -10,6 +10,7 @@ import trio
 from quart import Blueprint, request
 from quart.typing import ResponseReturnValue
 
+from crush_trio.host.joining import join_workspace
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import WorkspaceId
@@ -52,14 +53,8 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     @routes.post("/v1/workspaces")
     async def create() -> ResponseReturnValue:
         body, ignored = body_as(CreateWorkspace)
-        with host.clients.create():
-            path = await trio.to_thread.run_sync(checked_directory, body.path)
-            client_id = client_id_of(body.client_id)
-            host.clients.check(client_id)
-            workspace = await host.by_path(path)
-            if client_id is not None:
-                host.clients.check(client_id)  # it may have retired meanwhile (R27)
-                workspace.presence.hold(client_id)
+        path = await trio.to_thread.run_sync(checked_directory, body.path)
+        workspace = await join_workspace(host, path, client_id_of(body.client_id))
         with host.using(workspace):
             if body.yolo:
                 await workspace.set_default_mode("allow", current_call().principal)
