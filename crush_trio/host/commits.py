@@ -225,7 +225,8 @@ def end_unstarted(
     """End a run that never began; its prompt is kept in the transcript (G7, R52)."""
     row = stored_run(tx, run_id)
     messages = unstarted_messages(row, outcome, error, tx.now_ms // 1000)
-    changes = {"message_id": messages[-1].message.id}  # as of a run that began and said nothing
+    # As of a run that began and said nothing.
+    changes = {"message_id": messages[-1].message.id} if messages else {}
     return end_run(tx, run_id, Ending(outcome, error, by, changes=changes, messages=messages))
 
 

@@ -34,6 +34,7 @@ from crush_trio.protocol.messages import TextPart
 from crush_trio.protocol.runs import LeftProcess, ProcessReport, Usage
 
 Act = Callable[[ModelRequest, Emit], Awaitable[StepEnd]]
+Shell = Callable[[Callable[[str, str], None]], Awaitable[ShellResult]]
 
 
 def prompt_of(request: ModelRequest) -> str:
@@ -44,7 +45,8 @@ def prompt_of(request: ModelRequest) -> str:
 
 @attrs.define(eq=False)
 class FakeModel:
-    """Does what was set for the first word of the prompt; else it answers at once.
+    """Does what was set for the first word of the prompt; else it answers at once. For a summary
+    the word is SUMMARY; else it takes half a second.
 
     ``requests`` are all requests made so far, in order; ``asked`` is set with the first.
     """
@@ -62,9 +64,13 @@ class FakeModel:
         self.requests.append(request)
         self.asked.set()
         prompt = prompt_of(request)
-        act = self.acts.get(prompt.split()[0])
+        act = self.acts.get("SUMMARY" if request.summary else prompt.split()[0])
         if act is not None:
             return await act(request, emit)
+        if request.summary:
+            await trio.sleep(0.5)
+            emit(TextDelta(f"summary of {len(request.messages) - 1}"))
+            return StepEnd("end_turn", Usage(100, 20))
         emit(TextDelta(f"answer to {prompt}"))
         return StepEnd("end_turn", Usage(10, 5))
 
@@ -162,6 +168,20 @@ class FakeTool:
         return await self.function(context)
 
 
+async def echo(on_output: Callable[[str, str], None]) -> ShellResult:
+    """A command that says something and ends with exit code 3."""
+    await trio.sleep(0.5)
+    on_output("stdout", "said\n")
+    return ShellResult(3, "said\n", "")
+
+
+async def stay(on_output: Callable[[str, str], None]) -> ShellResult:
+    """A command that says something and does not end."""
+    on_output("stderr", "so far\n")
+    await trio.sleep_forever()
+    raise AssertionError
+
+
 @attrs.define(eq=False)
 class FakeProcesses:
     """No processes; closing takes as long as it is told."""
@@ -178,8 +198,9 @@ class FakeProcesses:
         on_output: Callable[[str, str], None],
         spill_name: str,
     ) -> ShellResult:
-        """Never used here."""
-        raise NotImplementedError
+        """Do what was set for the first word of the command."""
+        await trio.lowlevel.checkpoint()
+        return await self.kit.shells[command.split()[0]](on_output)
 
     async def run_argv(
         self,
@@ -269,6 +290,7 @@ class FakeKit:
     killed: list[LeftProcess] = attrs.field(factory=list)
     left: tuple[LeftProcess, ...] = ()
     forgotten: list[str] = attrs.field(factory=list)
+    shells: dict[str, Shell] = attrs.field(factory=lambda: {"echo": echo, "stay": stay})
     jobs: list[FakeJob] = attrs.field(factory=list)
     job_close_s: float = 0.0
     context_paths: tuple[str, ...] = ()

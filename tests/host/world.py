@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import attrs
 import orjson
 import trio
 
+from crush_trio.agent.closing import text_of
 from crush_trio.agent.transcript import is_valid
 from crush_trio.host.host import Host, HostOptions, open_host
 from crush_trio.host.open_run import OpenRun
@@ -19,7 +21,7 @@ from crush_trio.host.session_life import create_session
 from crush_trio.host.workspace import Workspace
 from crush_trio.journal import Journal
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId, new_id
-from crush_trio.protocol.messages import Message
+from crush_trio.protocol.messages import FinishPart, Message
 from crush_trio.protocol.requests import PromptRequest
 from crush_trio.protocol.runs import CancelledBy, RunRecord, RunState, run_complete
 from crush_trio.store.contract import Selection, StoredEvent
@@ -63,9 +65,14 @@ class World:
         return await self.workspace.session(record.id)
 
     def submit(
-        self, prompt: str, if_busy: str = "enqueue", session: Session | None = None, **named: Any
+        self,
+        prompt: str,
+        if_busy: str = "enqueue",
+        session: Session | None = None,
+        kind: str = "prompt",
+        **named: Any,
     ) -> OpenRun:
-        """Accept a prompt without waiting; ids count from r1."""
+        """Accept a prompt, or a run of another kind, without waiting; ids count from r1."""
         self._names += 1
         session = session or self.session
         request = PromptRequest(session.id, prompt, if_busy=if_busy, **named)
@@ -75,7 +82,8 @@ class World:
             run_id=RunId(named.get("run_id") or f"r{self._names}"),
             digest=prompt,
             principal="me",
-            model=self.kit.fake,
+            model=self.kit.fake if kind != "shell" else None,
+            kind=kind,
         )
 
     async def ended(self, *runs: OpenRun) -> list[RunRecord]:
@@ -168,12 +176,21 @@ class World:
             for e in events
             if e.kind == "message" and change(e) == "created" and session_id in e.session_ids
         ]
-        assert sorted(created) == sorted(by_id), "each message is created once"
+        deleted = {
+            payload(e)["id"]
+            for e in events
+            if e.kind == "message" and change(e) == "deleted" and session_id in e.session_ids
+        }
+        stay = [message_id for message_id in created if message_id not in deleted]
+        assert sorted(stay) == sorted(by_id), "each message is created once"
+        summary = payload(shown[-1]).get("summary_message_id")
+        if summary in created:
+            assert by_id[summary].finish() == FinishPart("end_turn", ANY)
         for record in runs.values():
             if record.session_id == session_id and record.message_id:
                 message = by_id[record.message_id]
                 if record.state is RunState.FINISHED:
-                    assert message.text() == record.text, record
+                    assert text_of(message) == record.text, record
 
 
 async def quiet() -> None:
