@@ -21,7 +21,7 @@ COMMANDS = {
     "cancel": ("cancel", "Cancel a run, or every open run of a session."),
     "ps": ("ps", "List runs."),
     "session": ("session", "List, show and delete sessions."),
-    "approvals": ("approvals", "List permission requests that wait for an answer."),
+    "approvals": ("approvals", "List and answer what waits for a person."),
     "models": ("models", "List the models that can be used."),
     "config": ("config", "Show and check the configuration."),
     "logs": ("logs", "Show the log of the server."),

@@ -64,6 +64,16 @@ class Progress:
         if self._status is not None:
             self._status.update(self._text())
 
+    def pause(self) -> None:
+        """Leave the terminal to a question, until `resume`."""
+        if self._status is not None:
+            self._status.stop()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if self._status is not None:
+            self._status.start()
+
     def _print(self, line: str) -> None:
         if self._status is None:
             note(line)

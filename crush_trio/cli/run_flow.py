@@ -13,6 +13,7 @@ from crush_trio.cli.group import code_of
 from crush_trio.cli.interrupts import Interrupts
 from crush_trio.cli.link import Link, linked
 from crush_trio.cli.output import StdoutClosed, StdoutFailed, say, warn, write_lines
+from crush_trio.cli.person import Person
 from crush_trio.cli.progress import Progress
 from crush_trio.cli.render import failure_sentence
 from crush_trio.cli.result import error_object, result_line, start_line
@@ -36,6 +37,8 @@ async def run_prompt(options: RunOptions) -> int:
     running = _Running(options)
     async with trio.open_nursery() as nursery:
         await nursery.start(running.interrupts.listen)
+        if running.person is not None:
+            nursery.start_soon(running.person.serve)
         code = await running.go()
         nursery.cancel_scope.cancel()
     return code
@@ -50,6 +53,8 @@ class _Running:
         self._scope = trio.CancelScope()
         self._watch = RunWatch(options.run_id)
         self._progress = Progress(options.quiet, options.verbose, options.color)
+        asks = options.body.get("permission_mode") == "ask" and not options.detach
+        self.person = Person(self._progress.pause, self._progress.resume) if asks else None
         self._link: Link | None = None
         self._workspace: str | None = None
         self._session: str | None = None
@@ -82,6 +87,7 @@ class _Running:
                     if number(self._receipt, "seq") < begin:
                         # The run is older than our stream, its end perhaps too (G3).
                         self._watch.adopt(await self._link.api.run(self.options.run_id))
+                        await self._adopt_asked()
                     with self._progress:
                         record = await self._follow(self._link, stream)
                 if record is not None:
@@ -93,6 +99,8 @@ class _Running:
     async def _prepare(self, link: Link) -> None:
         workspace = await self._patiently(lambda: link.api.open_workspace(self.options.cwd))
         self._workspace = required(workspace, "id", "the workspace")
+        if self.person is not None:
+            self.person.connect(link.api, self._workspace)
         if self.options.require_model:
             _check_model(workspace, self.options.body.get("model"))
         self._session = await self._choose_session(link, self._workspace)
@@ -196,12 +204,19 @@ class _Running:
             if self._watch.take(frame):
                 shown.append(frame)
                 self._progress.take(frame)
+                if self.person is not None:
+                    self.person.take(frame)
             if frame.get("type") == "resync" or self._watch.current != before:
                 self._watch.adopt(await link.api.run(self._watch.current))
+                await self._adopt_asked()
             if self._watch.ended:
                 break
         if self.options.format == "stream-json":
             await write_lines(shown)
+
+    async def _adopt_asked(self) -> None:
+        if self.person is not None:
+            await self.person.adopt(self._watch.current)
 
     async def _interrupted(self) -> None:
         """The first Ctrl-C: cancel the run and follow it to its end, for a few seconds."""

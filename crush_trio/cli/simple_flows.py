@@ -8,14 +8,13 @@ from crush_trio.cli import exit_codes
 from crush_trio.cli.link import linked, target_of
 from crush_trio.cli.options import ServerFlags
 from crush_trio.cli.output import say, warn, write_lines
-from crush_trio.cli.render import runs_table, seconds, table
-from crush_trio.cli.sanitize import one_line
+from crush_trio.cli.render import jobs_table, runs_table
 from crush_trio.cli.session_flow import find_session, workspace_id
 from crush_trio.client.api import Api
 from crush_trio.client.autostart import wait_gone
 from crush_trio.client.errors import Unreachable
 from crush_trio.client.http import open_http
-from crush_trio.client.shapes import child, children, text
+from crush_trio.client.shapes import children, text
 
 
 async def cancel(
@@ -43,7 +42,7 @@ async def cancel(
 
 
 async def list_runs(flags: ServerFlags, everything: bool, limit: int, as_json: bool) -> int:
-    """``ps``: open runs, or the latest ones in any state."""
+    """``ps``: open runs, or the latest ones in any state; and the background jobs that run."""
     async with linked(flags) as link:
         if everything:
             records = await link.api.runs(limit=limit)
@@ -52,37 +51,14 @@ async def list_runs(flags: ServerFlags, everything: bool, limit: int, as_json: b
                 *await link.api.runs(state="queued", limit=limit),
                 *await link.api.runs(state="running", limit=limit),
             ]
+        jobs = [] if as_json else await link.api.running_jobs()
     if as_json:
         await write_lines([records])
-    elif records:
-        say(runs_table(records, time.time_ns() // 1_000_000))
-    return 0
-
-
-async def list_approvals(flags: ServerFlags, cwd: str, as_json: bool) -> int:
-    """``approvals``: pending permission requests of a workspace."""
-    async with linked(flags) as link:
-        pending = await link.api.permissions(await workspace_id(link, cwd))
-    if as_json:
-        await write_lines([pending])
         return 0
-    rows = []
-    for item in pending:
-        request = child(item, "request") or item
-        age, deadline = item.get("age_s"), item.get("deadline_s")
-        rows.append(
-            (
-                text(request, "id"),
-                text(request, "tool_name"),
-                text(request, "action"),
-                seconds(age) if isinstance(age, (int, float)) else "",
-                seconds(deadline) if isinstance(deadline, (int, float)) else "",
-                one_line(text(request, "description"), 60),
-            )
-        )
-    if rows:
-        say(table(rows, ("REQUEST", "TOOL", "ACTION", "AGE", "DEADLINE", "WHAT")))
-        warn("this version lists requests; it cannot answer them from the command line")
+    now_ms = time.time_ns() // 1_000_000
+    for found in (runs_table(records, now_ms), jobs_table(jobs, now_ms)):
+        if found:
+            say(found)
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
 import trio
@@ -31,6 +33,11 @@ class WatchOptions(NamedTuple):
 
 async def watch(options: WatchOptions) -> int:
     """Carry out ``watch``; ends with a signal, or when the server stays away."""
+    return await until_interrupted(partial(_show, options))
+
+
+async def until_interrupted(show: Callable[[], Awaitable[None]]) -> int:
+    """Do ``show`` until it ends or a signal comes; the exit code."""
     scope = trio.CancelScope()
 
     async def leave() -> None:
@@ -43,7 +50,7 @@ async def watch(options: WatchOptions) -> int:
         await nursery.start(interrupts.listen)
         try:
             with scope:
-                await _show(options)
+                await show()
         except Exception as exc:
             failure = exc
         nursery.cancel_scope.cancel()

@@ -101,12 +101,48 @@ class Api:
         scope = f"/sessions/{_q(session)}" if session else ""
         return parse_object(await self._get(f"{_w(workspace)}{scope}/snapshot"), "the snapshot")
 
-    async def permissions(self, workspace: str) -> list[JsonObject]:
-        """Pending permission requests with their age and deadline."""
-        value = orjson.loads(await self._get(f"{_w(workspace)}/permissions") or b"[]")
-        if type(value) is dict:
-            value = value.get("permissions")
-        return objects(value, "the list of permissions")
+    async def running_jobs(self) -> list[JsonObject]:
+        """The background jobs that run, of all open workspaces."""
+        found: list[JsonObject] = []
+        for workspace in parse_objects(await self._get("/v1/workspaces"), "the workspaces"):
+            raw = await self._get(f"{_w(text(workspace, 'id'))}/jobs")
+            jobs = children(parse_object(raw, "the list of jobs"), "jobs")
+            found += [job for job in jobs if text(job, "state") == "running"]
+        return found
+
+    # --- a person's answers ---------------------------------------------------------------
+
+    async def permissions(self, workspace: str | None = None) -> list[JsonObject]:
+        """Permission requests that wait, of one workspace or of all, with age and deadline."""
+        path = "/v1/permissions" if workspace is None else f"{_w(workspace)}/permissions"
+        return parse_objects(await self._get(path), "the list of permissions")
+
+    async def questions(self, workspace: str | None = None) -> list[JsonObject]:
+        """Batches of questions that wait, as `permissions`."""
+        path = "/v1/questions" if workspace is None else f"{_w(workspace)}/questions"
+        return parse_objects(await self._get(path), "the list of questions")
+
+    async def grant(
+        self, workspace: str, request: JsonObject, action: str, message: str = ""
+    ) -> JsonObject:
+        """``{"resolved": …}``: whether this answer decided; ``request`` is as it was shown."""
+        body = {"permission": request, "action": action, "message": message}
+        raw = await self._call("POST", f"{_w(workspace)}/permissions/grant", body)
+        return parse_object(raw, "the resolution")
+
+    async def answer_questions(
+        self, workspace: str, batch: str, responses: list[dict[str, Any]]
+    ) -> JsonObject:
+        """``{"resolved": …}``: whether this answer decided."""
+        body = {"batch_request_id": batch, "responses": responses}
+        raw = await self._call("POST", f"{_w(workspace)}/questions/answer", body)
+        return parse_object(raw, "the resolution")
+
+    async def cancel_questions(self, workspace: str, batch: str) -> JsonObject:
+        """``{"resolved": …}``: whether this cancelled them."""
+        body = {"batch_request_id": batch}
+        raw = await self._call("POST", f"{_w(workspace)}/questions/cancel", body)
+        return parse_object(raw, "the resolution")
 
     # --- runs ---------------------------------------------------------------------------
 
