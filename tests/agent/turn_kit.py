@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from crush_trio.agent.budget import Progress
+from crush_trio.agent.compaction import Fullness
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import (
     Decision,
@@ -162,6 +163,7 @@ def turn_of(
     tools: Sequence[Tool] = (),
     limits: Limits | None = None,
     history: Sequence[Message] = (),
+    fullness: Fullness | None = None,
 ) -> tuple[Turn, ListJournal]:
     """A turn that answers the prompt ``go``."""
     journal = ListJournal()
@@ -177,6 +179,7 @@ def turn_of(
         tools=tuple(tools),
         context=context,
         now_s=lambda: 0,
+        fullness=fullness or Fullness(),
     )
     return Turn(given, journal), journal
 

@@ -20,7 +20,7 @@ from crush_trio.host.session import Session
 from crush_trio.host.session_life import create_session
 from crush_trio.host.workspace import Workspace
 from crush_trio.journal import Journal
-from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId, new_id
+from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId, new_id
 from crush_trio.protocol.messages import FinishPart, Message
 from crush_trio.protocol.requests import PromptRequest
 from crush_trio.protocol.runs import CancelledBy, RunRecord, RunState, run_complete
@@ -184,8 +184,8 @@ class World:
         stay = [message_id for message_id in created if message_id not in deleted]
         assert sorted(stay) == sorted(by_id), "each message is created once"
         summary = payload(shown[-1]).get("summary_message_id")
-        if summary in created:
-            assert by_id[summary].finish() == FinishPart("end_turn", ANY)
+        if isinstance(summary, str) and summary in created:
+            assert by_id[MessageId(summary)].finish() == FinishPart("end_turn", ANY)
         for record in runs.values():
             if record.session_id == session_id and record.message_id:
                 message = by_id[record.message_id]
