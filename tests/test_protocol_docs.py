@@ -28,6 +28,7 @@ _NAMES = {
     "workspace_id": "w",
     "session_id": "s",
     "run_id": "r",
+    "job_id": "j",
     "client_id": "c",
     "message_id": "m",
     "file_id": "f",

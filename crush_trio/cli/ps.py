@@ -13,7 +13,10 @@ from crush_trio.cli.options import ServerFlags, json_option, server_options
 @json_option
 @server_options
 def command(*, everything: bool, limit: int, as_json: bool, flags: ServerFlags) -> int:
-    """List the open runs of the server, newest first."""
+    """List the open runs of the server, newest first.
+
+    Without --json also the background jobs that run.
+    """
     import trio
 
     from crush_trio.cli.simple_flows import list_runs

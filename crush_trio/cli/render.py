@@ -62,6 +62,21 @@ def runs_table(records: Iterable[JsonObject], now_ms: int) -> str:
     return table(rows, ("RUN", "STATE", "TIME", "SESSION", "PROMPT"))
 
 
+def jobs_table(records: Iterable[JsonObject], now_ms: int) -> str:
+    """``ps``: one background job a line."""
+    rows = [
+        (
+            text(record, "job_id"),
+            text(record, "state"),
+            seconds(max(0, now_ms - number(record, "started_at_ms")) / 1000),
+            text(record, "session_id")[:8],
+            one_line(text(record, "command"), 50),
+        )
+        for record in records
+    ]
+    return table(rows, ("JOB", "STATE", "TIME", "SESSION", "COMMAND"))
+
+
 def status_text(record: JsonObject, tool: str, elapsed: float) -> str:
     """The status line: elapsed, what it does or waits for, tokens."""
     doing = tool or text(record, "waiting_on") or text(record, "state") or "waiting"

@@ -10,7 +10,14 @@ import orjson
 
 from crush_trio.client.errors import ServerRefused
 from crush_trio.client.http import Http
-from crush_trio.client.shapes import JsonObject, objects, parse_object, parse_objects, text
+from crush_trio.client.shapes import (
+    JsonObject,
+    children,
+    objects,
+    parse_object,
+    parse_objects,
+    text,
+)
 from crush_trio.limits import REQUEST_TIMEOUT_S
 
 OUR_NAME = "crush-trio"

@@ -66,7 +66,7 @@ STUBBORN = 'trap "" TERM INT HUP; (setsid sleep 600 &); echo $$ >{pid}; while :;
 def test_a_job_outlives_its_run_and_its_output_is_read_by_position(
     server: Server, project: Path, workspace: str, session: str
 ) -> None:
-    """The run's ending does not wait for it, counts it, and the job's events name no run."""
+    """G10: the run's ending does not wait for it, counts it; the job's events name no run."""
     go = project / "go"
     command = f"echo first; while ! test -e {go}; do sleep 0.02; done; echo second; exit 3"
     record = play(server, workspace, session, background(command))
@@ -81,6 +81,9 @@ def test_a_job_outlives_its_run_and_its_output_is_read_by_position(
     assert jobs(server, workspace, "?session_id=other") == []
     shot = server.get(f"/v1/workspaces/{workspace}/sessions/{session}/snapshot")
     assert [each["job_id"] for each in shot["jobs"]] == ["001"]
+
+    shown = server.cli("ps").stdout.splitlines()
+    assert [line.split()[:2] for line in shown] == [["JOB", "STATE"], ["001", "running"]]
 
     piece = output(server, workspace)
     assert piece == {"data": "first\n", "next": 6, "done": False, "dropped": 0}

@@ -133,6 +133,7 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_no_command_outlives_its_run_under_the_subreaper(
     command: str, spill: SpillArea, alive_with: Alive, tmp_path: Path
 ) -> None:
+    """G10."""
     await check(command, RunProcesses(spill), alive_with, tmp_path)
 
 
