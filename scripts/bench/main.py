@@ -21,8 +21,10 @@ from typing import Any
 import store
 import trio
 from commits import Commits
+from crowd import Crowd
 from figures import Figures
 from goals import ROWS, table
+from life import Life
 from memory import Memory
 from processes import Workshop, workshop
 from starts import Starts
@@ -30,8 +32,8 @@ from streams import MANY, Streams
 from turns import Turns
 
 ROUNDS = 3
-LIMIT_S = {False: 480, True: 120}
-PARTS = ("turns", "streams", "starts", "commits", "memory", "store")
+LIMIT_S = {False: 900, True: 240}
+PARTS = ("turns", "streams", "starts", "commits", "memory", "store", "life", "crowd")
 
 
 def measures(
@@ -57,6 +59,11 @@ def measures(
     if "starts" in parts:
         starts = Starts(shop, ours, quick=quick)
         todo += [starts.command_line, starts.server]
+    if "life" in parts:
+        life = Life(shop, quick=quick)
+        todo += [life.cancel, life.stop, life.start]
+    if "crowd" in parts:
+        todo.append(Crowd(shop, quick=quick).round)
     if "commits" in parts:
         todo.append(Commits(shop).round)
     if "memory" in parts:

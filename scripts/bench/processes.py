@@ -18,6 +18,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+OURS = str(Path(sys.executable).with_name("crush-trio"))
 ANSWER_S = 60.0  # the longest wait for anything
 IDLE_S = 20.0  # a connection idle for longer is made again: servers close theirs after a while
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -195,6 +196,47 @@ class Ours(Process):
         if record["outcome"] != "completed":
             raise RuntimeError(f"run {run} did not complete: {record}")
         return record
+
+
+def first_answer(env: dict[str, str], directory: Path) -> tuple[float, subprocess.Popen[bytes]]:
+    """Start a server on ``directory/data``: seconds from the spawn to its first answer.
+
+    The first request is sent in the first millisecond in which it can be.
+    """
+    path = directory / "s"
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [OURS, "serve", "--data-dir", str(directory / "data"), "--host", f"unix://{path}"],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        while True:
+            with contextlib.suppress(OSError):
+                http = Http(path)
+                break
+            if time.perf_counter() - started > ANSWER_S or process.poll() is not None:
+                raise RuntimeError("the server did not start")
+            time.sleep(0.001)
+        http.json("GET", "/healthz")
+        took = time.perf_counter() - started
+        http.close()
+        return took, process
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Terminate a process and wait; kill it if that does not help."""
+    process.terminate()
+    try:
+        process.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class Workshop:

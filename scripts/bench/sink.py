@@ -46,13 +46,18 @@ class Turn:
         self.samples: list[bytes] = []
         self.run_id = ""
         self.ended: set[int] = set()
+        self.each: dict[int, list[int]] = {}  # deltas and events of each connection
 
     def take(self, connection: int, payload: bytes, now: int) -> None:
         """Count one frame."""
         self.bytes += len(payload)
         self.frames += 1
         deltas = payload.count(DELTA)
-        self.events += payload.count(EVENT)
+        events = payload.count(EVENT)
+        self.events += events
+        mine = self.each.setdefault(connection, [0, 0])
+        mine[0] += deltas
+        mine[1] += events
         if deltas:
             self.deltas += deltas
             self.first_ns = self.first_ns or now
@@ -82,6 +87,8 @@ class Turn:
             "frames": self.frames,
             "deltas": self.deltas,
             "events": self.events,
+            "deltas_each": [fold(each[0] for each in self.each.values()) for fold in (min, max)],
+            "events_each": [fold(each[1] for each in self.each.values()) for fold in (min, max)],
             "first_ns": self.first_ns,
             "end_ns": self.end_ns,
             "first_stamp": self.first_stamp,

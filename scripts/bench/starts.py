@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from figures import Figures
-from processes import ANSWER_S, Http, Ours, Workshop
+from processes import OURS, Ours, Workshop, end_process, first_answer
 
 PYTHON = sys.executable
-OURS = str(Path(PYTHON).with_name("crush-trio"))
 
 
 class Starts:
@@ -74,33 +71,9 @@ class Starts:
         figures.spread("start.cold_run", cold, 0.5)
 
     def _first_answer(self) -> float:
-        """Seconds; the first request is sent in the first millisecond in which it can be."""
-        directory = self.shop.fresh("start")
-        path = directory / "s"
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            [OURS, "serve", "--data-dir", str(directory / "data"), "--host", f"unix://{path}"],
-            env=self.shop.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            while True:
-                with contextlib.suppress(OSError):
-                    http = Http(path)
-                    break
-                if time.perf_counter() - started > ANSWER_S or process.poll() is not None:
-                    raise RuntimeError("the server did not start")
-                time.sleep(0.001)
-            http.json("GET", "/healthz")
-            return time.perf_counter() - started
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        took, process = first_answer(self.shop.env, self.shop.fresh("start"))
+        end_process(process)
+        return took
 
     def _cold_run(self) -> float:
         data = str(self.shop.fresh("cold") / "data")
