@@ -19,7 +19,7 @@ from tests.explore.scenarios import SCENARIOS
 from tests.explore.strategies import NAMES
 
 CHUNK = 20  # schedules that one process runs before it reports
-FAILURES_MAX = 8  # then the exploration stops: the rest would be more of the same
+FAILURES_MAX = 3  # then the exploration stops: the rest would be more of the same
 
 
 @attrs.frozen
@@ -44,6 +44,7 @@ class Done:
 
 _explorer: Explorer | None = None
 _for_good = ExitStack()
+_reported: set[tuple[str, str]] = set()
 
 
 def _begin(crash_every: int) -> None:
@@ -59,7 +60,9 @@ def _explore(work: Work) -> Done:
     for number in range(work.first, work.first + work.count):
         failure = _explorer.seeded(scenario, work.strategy, number, done.tally, seed=work.seed)
         if failure is not None:
-            done.failure = _explorer.shrunk(failure)
+            fresh = (failure.scenario, failure.rule) not in _reported
+            _reported.add((failure.scenario, failure.rule))
+            done.failure = _explorer.shrunk(failure) if fresh else failure
             break
     done.tally.seconds = time.process_time() - began
     return done

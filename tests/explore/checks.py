@@ -177,6 +177,8 @@ def _check_entry(
         return
     if each.ended is not outcome:
         yield f"G8: {each.id} ended {outcome}, told was {each.ended}"
+    if row.record.steered_into in each.too_old:
+        yield f"I3: {each.id} was folded into {row.record.steered_into}, cancelled before it came"
     allowed = _allowed(ledger, each, steered)
     if outcome not in allowed:
         wanted = ", ".join(sorted(allowed))

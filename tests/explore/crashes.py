@@ -14,11 +14,12 @@ import attrs
 from crush_trio.host.host import HostOptions
 from crush_trio.protocol.ids import RunId
 from crush_trio.protocol.runs import Outcome, RunState
-from crush_trio.store.contract import RunRow
+from crush_trio.store.contract import RunRow, turn_of
 from crush_trio.store.memory_rows import Tables
-from tests.explore.checks import check_tables
+from tests.explore.checks import check_tables, events_of
 from tests.explore.disk import State
 from tests.explore.engine import Choices, Hang, run_schedule
+from tests.explore.isolation import payload_of
 from tests.explore.ledger import Fact
 from tests.explore.strategies import Recorded
 from tests.explore.world import Explored, Template
@@ -106,6 +107,20 @@ class CrashChecker:
                 yield f"I10: {run_id} was stored and is gone"
             else:
                 yield from _judge_run(entry.row, now.row)
+        yield from self._judge_order(before, after)
+
+    def _judge_order(self, before: Tables, after: Tables) -> Iterator[str]:
+        """I5: what had waited goes on in its order."""
+        begun: dict[str, list[float]] = {}
+        last = before.counters_of(self.template.workspace_id).last_seq
+        for event in events_of(after, self.template.workspace_id):
+            shown = payload_of(event.data)
+            if event.seq > last and event.kind == "run" and shown.payload.state == "running":
+                row = before.runs.rows[shown.payload.id].row
+                begun.setdefault(row.record.session_id, []).append(turn_of(row))
+        for session_id, turns in begun.items():
+            if list(dict.fromkeys(turns)) != sorted(set(turns)):
+                yield f"I5: what waited in {session_id} began in the order {turns}"
 
 
 def _judge_run(was: RunRow, now: RunRow) -> Iterator[str]:

@@ -27,7 +27,8 @@ class Entry:
 
     ``covered`` are the reasons for which it may end cancelled, ``must`` says that a receipt
     promised it, ``late`` that a receipt said the cancel came too late. ``injected``: something
-    was made to break under it. ``unnamed``: a cancel passed it over.
+    was made to break under it. ``unnamed``: a cancel passed it over. ``too_old`` are the runs that
+    had been cancelled when it was accepted: nothing may be folded into them.
     """
 
     run: OpenRun
@@ -37,6 +38,7 @@ class Entry:
     must: str | None = None
     late: bool = False
     unnamed: bool = False
+    too_old: frozenset[str] = frozenset()
     injected: bool = False
     acked: bool = False
     at_work: int = 0
@@ -107,6 +109,9 @@ class Ledger:
             self.twins.append(Entry(run, request, known.order))
             return
         entry = self.entries[run.id] = Entry(run, request, len(self.entries))
+        entry.too_old = frozenset(
+            each.id for each in self.open_in(request.session_id) if "cancel" in each.covered
+        )
         if request.session_id in self.doomed:
             entry.covered.append("deleted")
         for each in interrupted:

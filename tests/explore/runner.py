@@ -17,7 +17,7 @@ from tests.explore.scenarios import SCENARIOS, Scenario
 from tests.explore.strategies import Recorded, make, read, written
 from tests.explore.world import Explored, Template, make_template
 
-SHRINK_TRIES = 400
+SHRINK_TRIES = 200
 
 
 @attrs.frozen
@@ -27,6 +27,11 @@ class Failure:
     scenario: str
     picks: dict[int, int]
     wrongs: tuple[str, ...]
+
+    @property
+    def rule(self) -> str:
+        """Which rule it broke."""
+        return self.wrongs[0].split(":")[0]
 
     @property
     def replay(self) -> str:
@@ -141,7 +146,6 @@ class Explorer:
 
     def shrunk(self, failure: Failure) -> Failure:
         """The same rule broken with fewer choices; bounded by `SHRINK_TRIES`."""
-        rule = failure.wrongs[0].split(":")[0]
         tries = itertools.count()
         best = failure
         size = max(len(best.picks) // 2, 1)
@@ -150,7 +154,7 @@ class Explorer:
                 if next(tries) >= SHRINK_TRIES:
                     break
                 found = self.one(SCENARIOS[best.scenario], Recorded(fewer))
-                if found is None or found.wrongs[0].split(":")[0] != rule:
+                if found is None or found.rule != failure.rule:
                     continue
                 if len(found.picks) < len(best.picks):
                     best = found

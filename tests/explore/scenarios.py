@@ -121,7 +121,7 @@ async def steer_cancel(w: Explored) -> None:
     w.go(w.post, "say b", "steer", run_id="b")
     w.go(w.post, ("say c", "broken c")[w.choices.draw(2)], "steer")
     w.go(w.cancel, ("a", "b", None)[w.choices.draw(3)], at=w.some())
-    w.go(w.post, "say d")
+    w.go(w.post, "say d", "steer", at=w.some())
 
 
 @scenario()
@@ -241,6 +241,16 @@ async def shutdown(w: Explored) -> None:
     w.go(w.post, "say d", "steer", session=1)
     w.go(w.cancel, "b", at=w.some())
     w.go(w.stop, at=w.some())
+
+
+@scenario()
+async def outer_cancel(w: Explored) -> None:
+    """Everything around the host is cancelled at any moment."""
+    kinds = ("say", "tool", "hang", "stay", "stubborn", "rude")
+    for name in "abc":
+        w.go(w.post, f"{kinds[w.choices.draw(len(kinds))]} {name}")
+    w.go(w.cancel, at=w.some())
+    w.go(w.cancel_outside, at=w.some())
 
 
 # --- a bad disk and bad tools -------------------------------------------------------------

@@ -62,6 +62,7 @@ class Explored:
     after: list[Callable[[], None]] = attrs.field(factory=list, init=False)
     host: Host = attrs.field(init=False)
     disk: Disk = attrs.field(init=False)
+    _outer: trio.CancelScope = attrs.field(init=False)
     _clients: trio.Nursery = attrs.field(init=False)
     _names: int = attrs.field(default=0, init=False)
     _steps: int = attrs.field(default=0, init=False)
@@ -83,23 +84,24 @@ class Explored:
         kit = make_kit(self)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.disk.write)
-            async with open_host(self.disk, self.journal, kit, self.options) as self.host:
-                self.services = cast(
-                    "Services",
-                    SimpleNamespace(
-                        host=self.host,
-                        store=self.disk,
-                        kit=kit,
-                        options=SimpleNamespace(allow_script_models=True),
-                    ),
-                )
-                async with trio.open_nursery() as self._clients:
-                    nursery.start_soon(self._stop_when_the_store_fails)
-                    yield
-                await self._finish()
-                self.ledger.stopped = True
-                for each in self.ledger.entries.values():
-                    self.ledger.cover(each, "shutdown")
+            with trio.CancelScope() as self._outer:
+                async with open_host(self.disk, self.journal, kit, self.options) as self.host:
+                    self.services = cast(
+                        "Services",
+                        SimpleNamespace(
+                            host=self.host,
+                            store=self.disk,
+                            kit=kit,
+                            options=SimpleNamespace(allow_script_models=True),
+                        ),
+                    )
+                    async with trio.open_nursery() as self._clients:
+                        nursery.start_soon(self._stop_when_the_store_fails)
+                        yield
+                    await self._finish()
+                    self.ledger.stopped = True
+                    for each in self.ledger.entries.values():
+                        self.ledger.cover(each, "shutdown")
             self.disk.sealed = True
             self.ledger.closed = True
             self.ledger.wrongs += self.disk.late
@@ -111,8 +113,10 @@ class Explored:
         self.gate.set()
         if not self.ledger.stopped:
             for number, session_id in enumerate(self.template.sessions):
-                never = [e for e in self.ledger.open_in(session_id) if e.natural is None]
-                for entry in never:
+                for entry in self.ledger.open_in(session_id):
+                    # What somebody has stopped must end without another word.
+                    if entry.natural is not None or {*entry.covered} - {"disconnect"}:
+                        continue
                     await self.cancel(entry.id, number)
             await self.all_ended()
         self.choices.disarm()
@@ -308,6 +312,11 @@ class Explored:
         await trio.lowlevel.checkpoint()
         self.note_stop()
         self.host.stop()
+
+    async def cancel_outside(self) -> None:
+        """What a failure elsewhere does: cancel everything around the host, clients included."""
+        self.note_stop()
+        self._outer.cancel()
 
     def note_stop(self) -> None:
         """From now on running runs may end cancelled, and queued ones stay queued."""
