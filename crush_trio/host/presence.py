@@ -167,7 +167,6 @@ class Presence:
         if client_id is not None:
             claim = self._claims.setdefault(client_id, Claim(retired=retired))
             claim.streams += 1
-            claim.held_until = -math.inf
 
     def client_left(self, client_id: str | None) -> None:
         """A subscriber has gone.

@@ -326,6 +326,8 @@ def test_head_has_the_head_alone_and_other_methods_are_refused(
     target = f"/v1/workspaces/{workspace}/events"
     assert wire.request(target, method="HEAD") == 200
     assert wire.headers["content-type"] == "text/event-stream"
+    assert wire.headers["transfer-encoding"] == "chunked"
+    assert "content-length" not in wire.headers
     assert subscribers(server) == 0
     assert wire.request("/v1/version") == 200, "no body follows a HEAD"
     assert json.loads(wire.exactly(int(wire.headers["content-length"])))["protocol"] == 1

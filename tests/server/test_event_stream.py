@@ -130,6 +130,20 @@ async def test_what_is_open_is_shown_at_the_start_to_who_resumes_only(
         assert state.payload["parts"][0]["data"]["text"] == "half done"
 
 
+async def test_much_that_is_open_is_not_shown_to_a_plain_stream_either(
+    autojump_clock: MockClock, stand: Stand
+) -> None:
+    """CW 3.1: also if the present state does not fit into one frame."""
+    for name in "xyz":
+        await stand.author.begin(name, A)
+        stand.author.write(name, "a" * (limits.FRAME_JOIN_BYTES - 1_000))
+    body = await stand.begun()
+    assert await piece(body) == []
+    stand.author.write("y", "b")
+    (state,) = await piece(body)
+    assert state.payload["id"] == "y"
+
+
 async def test_what_is_published_between_subscribing_and_the_head_is_in_the_body(
     autojump_clock: MockClock, stand: Stand
 ) -> None:
@@ -193,9 +207,6 @@ async def test_a_long_replay_does_not_hold_up_a_stop(
     for _ in range(300):
         stand.author.note(A)
     await settle()
-    body = await stand.begun(0, resumable=True)
-    stand.stopping.set()
-    stand.author.feed.close("shutdown")
     real: Any = stand.store.events
 
     async def slow(*args: Any, **named: Any) -> Any:
@@ -203,6 +214,9 @@ async def test_a_long_replay_does_not_hold_up_a_stop(
         return await real(*args, **{**named, "limit": 5})
 
     monkeypatch.setattr(stand.store, "events", slow)
+    body = await stand.begun(0, resumable=True)
+    stand.stopping.set()
+    stand.author.feed.close("shutdown")
     began = trio.current_time()
     assert await ended(body, 100)
     assert trio.current_time() - began < limits.SHUTDOWN_SUBSCRIBERS_S
