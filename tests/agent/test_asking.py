@@ -174,17 +174,19 @@ async def test_what_a_broken_request_has_used_is_counted(autojump_clock: MockClo
 
 async def test_a_retry_starts_the_count_anew(autojump_clock: MockClock) -> None:
     """R51: as it does the message."""
-    act = sending(*[FOUR] * 4, StreamReset(1, 3, 0.5, "529"), *[FOUR] * 4)
+    said = UsageSoFar(Usage(9, 4))
+    act = sending(*[FOUR] * 4, said, StreamReset(1, 3, 0.5, "529"), *[FOUR] * 4)
     turn, journal = asked(act, Limits(max_output_tokens=5))
     assert (await turn.take()).outcome is Outcome.COMPLETED
     assert journal.messages()[0].text() == "abcd" * 4
+    assert turn.progress.usage == Usage(output_tokens=4)
 
 
 async def test_what_cannot_be_stored_is_not_asked_on(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """G8: on a full disk at most the last second of an answer would be missing, so it stops."""
-    turn, _ = asked(sending(*[FOUR] * 1000))
+    turn, _ = asked(sending(*[FOUR] * 1000, every_s=0.4))  # never in the clock's own moment
     written: list[float] = []
 
     async def full(_: ListJournal) -> None:

@@ -62,6 +62,15 @@ async def check_cancelled(world: World, window: Window, by: CancelledBy) -> None
         "usage": end["usage"],
         "processes": end["processes"],
     } | ({"text": last.text()} if last.text() else {})
+    shown = [
+        payload(e)["parts"]
+        for e in await world.events()
+        if e.run_id == window.run.id and e.kind == "message" and payload(e)["id"] == last.id
+    ]
+    finishes = [
+        part["data"]["reason"] for parts in shown for part in parts if part["type"] == "finish"
+    ]
+    assert finishes == ["canceled"], "nobody is shown an ending that was not"
     notices = [e for e in await world.events() if e.kind == "agent_event"]
     assert window.run.id not in {e.run_id for e in notices}, "R47: no error for the prompter"
 

@@ -135,6 +135,17 @@ async def test_only_the_first_prompt_with_text_asks_for_a_title(
     assert len(namer(world).requests) == 1
 
 
+async def test_a_name_that_was_not_found_is_not_looked_for_again(
+    clock: MockClock, world: World
+) -> None:
+    """CW 5.12: also when the next prompt is the same, and the title stands for both."""
+    namer(world).act = failing
+    for _ in range(2):
+        await world.ended(world.submit("one"))
+        await quiet()
+    assert len(namer(world).requests) == 1
+
+
 async def test_a_session_that_has_a_name_is_not_asked_about(clock: MockClock, world: World) -> None:
     record = await create_session(world.workspace, "Mine")
     mine = await world.workspace.session(record.id)
