@@ -1,0 +1,266 @@
+"""Automatic summaries inside a run, and what later runs see of them: the host in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from crush_trio.agent.ports import (
+    Emit,
+    ModelError,
+    ModelInfo,
+    ModelRequest,
+    StepEnd,
+    TextDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolContext,
+    ToolResult,
+)
+from crush_trio.host.editing import edit
+from crush_trio.protocol.messages import FinishPart, Message
+from crush_trio.protocol.runs import Limits, Outcome, Usage
+from crush_trio.protocol.sessions import Session
+from tests.host import fakes
+from tests.host.fakes import FakeTool
+from tests.host.world import ME, World, change, next_start, payload, quiet
+
+
+@pytest.fixture
+async def small(world: World) -> AsyncIterator[World]:
+    """A world whose model has a window of 4,096 tokens; "fill" fills it in its first step."""
+
+    async def look(context: ToolContext) -> ToolResult:
+        return ToolResult("seen")
+
+    async def fill(request: ModelRequest, emit: Emit) -> StepEnd:
+        emit(TextDelta(f"step {request.step}"))
+        emit(ToolCallStart(f"c{request.step}", "look"))
+        emit(ToolCallEnd(f"c{request.step}", "{}"))
+        return StepEnd("tool_use", Usage(4000, 5))
+
+    world.kit.tools = (FakeTool("look", look),)
+    world.kit.fake.info = ModelInfo("fake", "m", context_window=4096, cost_per_1m_in=1.0,
+                                    cost_per_1m_out=2.0)  # fmt: skip
+    world.kit.fake.acts["fill"] = fill
+    yield world
+
+
+async def session_of(world: World) -> Session:
+    """The stored session."""
+    found = await world.store.session(world.session.id)
+    assert found is not None
+    return found[1]
+
+
+def shown(request: ModelRequest) -> list[str]:
+    """What a model was shown."""
+    return [message.text() for message in request.messages]
+
+
+async def test_a_run_is_summarised_in_the_middle_and_ends_once(
+    clock: MockClock, small: World
+) -> None:
+    """R63, R64, G1: it says what it waits for, and later runs begin with the summary."""
+    run = small.submit("fill")
+    await trio.sleep(0.2)
+    assert (await small.record(run.id)).waiting_on == "summarize"
+    live = small.session.live_message()
+    assert live is not None
+    assert live.is_summary_message
+    (record,) = await small.ended(run)
+    assert (record.outcome, record.steps) == (Outcome.COMPLETED, 3)
+    assert record.usage == Usage(4000 + 100 + 10, 5 + 20 + 5)
+    assert record.cost_usd == pytest.approx((4110 + 2 * 30) / 1e6)
+    assert record.text.startswith("answer to The previous session was interrupted")
+    session = await session_of(small)
+    assert session.cost == pytest.approx(record.cost_usd)
+    assert (session.prompt_tokens, session.completion_tokens) == (10, 5)
+    (summary,) = [m for m in await small.messages() if m.is_summary_message]
+    assert session.summary_message_id == summary.id
+    assert summary.run_id == run.id
+    events = [e for e in await small.events() if e.kind == "agent_event"]
+    told = [payload(e) for e in events]
+    assert [e["type"] for e in told] == ["summarize", "agent_finished"]
+    assert (told[0]["tokens_before"], told[0]["tokens_after"]) == (4005, 20)
+    pointed = [e for e in await small.events() if payload(e).get("summary_message_id")]
+    finished = next(
+        e
+        for e in await small.events()
+        if e.kind == "message" and payload(e)["id"] == summary.id and change(e) == "updated"
+    )
+    assert pointed[0].ts_ms == finished.ts_ms
+    assert pointed[0].seq - finished.seq <= 2, "one commit"
+    await small.ended(small.submit("next"))
+    assert shown(small.kit.fake.requests[-1])[0] == "summary of 3"
+    assert "fill" not in shown(small.kit.fake.requests[-1])[0]
+
+
+async def fails(request: ModelRequest, emit: Emit) -> StepEnd:
+    """Say a little, then break off."""
+    emit(TextDelta("half a"))
+    raise ModelError("truncated", "It broke off.", title="Truncated")
+
+
+@pytest.mark.parametrize("when", ["storing", "asking", "streaming", "whole"])
+async def test_a_cancel_during_a_summary_ends_the_run_and_leaves_none(
+    clock: MockClock, small: World, when: str
+) -> None:
+    """G4, W11: it never goes on; the summary goes with the terminal transaction."""
+
+    async def whole(request: ModelRequest, emit: Emit) -> StepEnd:
+        emit(TextDelta("whole"))
+        small.session.cancel(ME)
+        return StepEnd("end_turn", Usage(10, 5))
+
+    acts = {"storing": fakes.hang, "asking": fakes.silent, "streaming": fakes.hang, "whole": whole}
+    small.kit.fake.acts["SUMMARY"] = acts[when]
+    run = small.submit("fill")
+    if when != "whole":
+        with trio.fail_after(5):
+            while not _is_summary(small):
+                await trio.sleep(0.001)
+        await trio.sleep(0.2 if when != "storing" else 0)
+        small.session.cancel(ME)
+    (record,) = await small.ended(run)
+    assert record.outcome is Outcome.CANCELLED
+    assert len(small.kit.fake.requests) <= 2, "nothing was asked after the cancel"
+    session = await session_of(small)
+    summaries = [m for m in await small.messages() if m.is_summary_message]
+    assert [m.id for m in summaries] == [m for m in [session.summary_message_id] if m]
+    last = (await small.messages())[-1]
+    assert last.finish() is not None
+    assert last.finish().reason == "canceled"  # type: ignore[union-attr]
+    ends = [e for e in await small.events() if e.run_id == run.id]
+    assert ends[-1].kind == "run_complete"
+    await small.ended(small.submit("next", compact=False))
+
+
+def _is_summary(world: World) -> bool:
+    live = world.session.live_message()
+    return live is not None and live.is_summary_message
+
+
+async def test_a_summary_that_fails_ends_the_run_with_its_error(
+    clock: MockClock, small: World
+) -> None:
+    """R65: finish error, no pointer; the answer so far stays the run's."""
+    small.kit.fake.acts["SUMMARY"] = fails
+    (record,) = await small.ended(small.submit("fill"))
+    assert record.error is not None
+    assert (record.outcome, record.error.code, record.text) == (
+        Outcome.FAILED,
+        "truncated",
+        "step 1",
+    )
+    last = (await small.messages())[-1]
+    assert last.is_summary_message
+    assert last.text() == "half a"
+    finish = last.finish()
+    assert finish is not None
+    assert (finish.reason, finish.message) == ("error", "Summarization Error")
+    assert (await session_of(small)).summary_message_id == ""
+    small.kit.fake.acts.pop("SUMMARY")
+    await small.ended(small.submit("next", compact=False))
+    assert "half a" not in shown(small.kit.fake.requests[-1]), "no half summary is shown"
+
+
+async def test_what_switches_it_off(clock: MockClock, small: World) -> None:
+    """R63: the prompt's `compact`, the configuration, a window nobody knows."""
+    fill = small.kit.fake.acts["fill"]
+
+    async def twice(request: ModelRequest, emit: Emit) -> StepEnd:
+        if request.step < 3:
+            return await fill(request, emit)
+        return StepEnd("end_turn", Usage(4000, 5))
+
+    small.kit.fake.acts["fill"] = twice
+    for off in ("prompt", "configuration", "window"):
+        small.kit.auto_summarize = off != "configuration"
+        if off == "window":
+            small.kit.fake.info = attrs.evolve(small.kit.fake.info, context_window=0)
+        await small.ended(small.submit("fill", compact=False if off == "prompt" else None))
+    assert not [r for r in small.kit.fake.requests if r.summary]
+
+
+async def test_a_kill_during_a_summary_leaves_no_pointer_to_half_of_it(
+    clock: MockClock, small: World
+) -> None:
+    """G2, I18: the run is lost, its transcript valid, and the next run sees the whole history."""
+    small.kit.fake.acts["SUMMARY"] = fakes.hang
+    run = small.submit("fill")
+    await trio.sleep(1.5)
+    for marked in (False, True):
+        if marked:
+            await small.session.cancel(ME, run.id).wait()
+        async with next_start(small) as after:
+            record = await after.record(run.id)
+            assert record.outcome is (Outcome.CANCELLED if marked else Outcome.LOST)
+            stored = await after.store.messages(small.session.id)
+            assert [m.is_summary_message for m in stored][-1] is not marked or marked
+            if not marked:
+                assert record.text == "step 1", "the summary is not the answer"
+                assert stored[-1].text() == "so far"
+            found = await after.store.session(small.session.id)
+            assert found is not None
+            assert found[1].summary_message_id == ""
+
+
+async def test_the_sessions_counts_decide_before_the_first_step(
+    clock: MockClock, small: World
+) -> None:
+    """R63: a prompt after a full turn; the prompt itself is shown as it was written."""
+
+    async def full(request: ModelRequest, emit: Emit) -> StepEnd:
+        emit(TextDelta("long"))
+        return StepEnd("end_turn", Usage(4000, 5))
+
+    small.kit.fake.acts["full"] = full
+    await small.ended(small.submit("full"))
+    (record,) = await small.ended(small.submit("next"))
+    assert (record.steps, record.text) == (2, "answer to next")
+    assert shown(small.kit.fake.requests[-1]) == ["summary of 2", "next"]
+    await small.ended(small.submit("third"))
+    assert shown(small.kit.fake.requests[-1]) == ["summary of 2", "next", "answer to next", "third"]
+
+
+async def test_what_was_moved_behind_a_summary_is_not_lost_from_the_history(
+    clock: MockClock, small: World
+) -> None:
+    """I18, G7: messages are ordered by acceptance; a summary says which runs it does not cover."""
+    small.kit.fake.acts["hang"] = fakes.hang
+    await small.ended(small.submit("hello"))
+    hang, early = small.submit("hang"), small.submit("early")
+    summary = small.submit("", kind="summarize")
+    await quiet()
+    await edit(small.session, summary.id, None, 0).wait()
+    small.session.cancel(ME, hang.id)
+    await small.ended(hang, early, summary, small.submit("last"))
+    texts = shown(small.kit.fake.requests[-1])
+    assert texts[0].startswith("summary of ")
+    assert texts[1:] == ["early", "answer to early", "last"]
+    messages: tuple[Message, ...] = await small.messages()
+    assert [m.text() for m in messages if m.run_id == early.id] == ["early", "answer to early"]
+    (whole,) = [m for m in messages if m.is_summary_message]
+    assert whole.leaves_out == (early.id,)
+    assert isinstance(whole.parts[-1], FinishPart)
+
+
+async def test_a_summary_run_that_reaches_a_limit_leaves_the_pointer(
+    clock: MockClock, small: World
+) -> None:
+    """Contract 3, limits; R65."""
+    await small.ended(small.submit("hello"))
+    small.kit.fake.acts["SUMMARY"] = fakes.hang
+    (record,) = await small.ended(
+        small.submit("", kind="summarize", limits=Limits(idle_timeout_s=3))
+    )
+    assert record.error is not None
+    assert (record.outcome, record.error.code) == (Outcome.LIMITED, "idle_timeout")
+    last = (await small.messages())[-1]
+    assert (last.is_summary_message, last.text(), record.text) == (True, "so far", "so far")
+    assert (await session_of(small)).summary_message_id == ""
