@@ -114,9 +114,11 @@ class CrashChecker:
         begun: dict[str, list[float]] = {}
         last = before.counters_of(self.template.workspace_id).last_seq
         for event in events_of(after, self.template.workspace_id):
-            shown = payload_of(event.data)
-            if event.seq > last and event.kind == "run" and shown.payload.state == "running":
-                row = before.runs.rows[shown.payload.id].row
+            if event.seq <= last or event.kind != "run":
+                continue
+            record = payload_of(event.data).payload
+            if record.state is RunState.RUNNING:
+                row = before.runs.rows[record.id].row
                 begun.setdefault(row.record.session_id, []).append(turn_of(row))
         for session_id, turns in begun.items():
             if list(dict.fromkeys(turns)) != sorted(set(turns)):

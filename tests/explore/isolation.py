@@ -43,11 +43,27 @@ _shown: list[Shown] = []
 _ids = 0
 
 
+_base = (0, 0)
+
+
 def start_over() -> None:
-    """Forget the last schedule: ids count from 1 again."""
+    """Forget the last schedule: ids count from the same number again."""
     global _ids
-    _ids = 0
-    _shown.clear()
+    _ids = _base[0]
+    del _shown[_base[1] :]
+
+
+def keep_so_far() -> None:
+    """What there is now belongs to every schedule from now on."""
+    global _base
+    _base = (_ids, len(_shown))
+
+
+def forget_everything() -> None:
+    """As in a fresh process."""
+    global _base
+    _base = (0, 0)
+    start_over()
 
 
 def payload_of(data: bytes) -> Shown:

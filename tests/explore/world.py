@@ -28,7 +28,7 @@ from crush_trio.store.memory_rows import Tables
 from tests.explore.acts import Injected, make_kit
 from tests.explore.disk import Disk
 from tests.explore.engine import Choices, run_schedule
-from tests.explore.isolation import start_over
+from tests.explore.isolation import forget_everything, keep_so_far
 from tests.explore.ledger import Ledger
 from tests.explore.strategies import Recorded
 
@@ -381,7 +381,7 @@ class _Noting:
 
 def make_template() -> Template:
     """The database every schedule starts from."""
-    start_over()
+    forget_everything()
     made: list[Template] = []
     empty = Template(Tables(), WorkspaceId(""), ())
 
@@ -393,4 +393,5 @@ def make_template() -> Template:
             made.append(Template(w.disk.tables, workspace.id, tuple(sessions)))
 
     run_schedule(main, Choices(Recorded({})))
+    keep_so_far()
     return made[0]
