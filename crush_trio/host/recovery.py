@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from crush_trio import limits
 from crush_trio.host import commits, job_commits
 from crush_trio.protocol.ids import WorkspaceId
 from crush_trio.protocol.runs import LeftProcess, Outcome, ProcessReport, RunError, RunState
@@ -44,6 +45,7 @@ async def end_what_is_owed(
     that, what the dead server's tools left running is ended (G10); its background jobs are lost.
     """
     going_on: list[RunRow] = []
+    owed: list[tuple[RunRow, Outcome, Ticket[None]]] = []
     rows = await store.open_runs()
     jobs = await store.running_jobs()
     recorded = tuple(process for row in rows for process in row.processes)
@@ -59,9 +61,19 @@ async def end_what_is_owed(
             continue
         outcome, error = ending
         commit = partial(_end, row=row, outcome=outcome, error=error, left=left)
-        await store.commit_nowait(row.record.workspace_id, commit).wait()
-        logger.warning("run %s ended %s at start", row.record.id, outcome.value)
+        owed.append((row, outcome, store.commit_nowait(row.record.workspace_id, commit)))
+        if len(owed) >= limits.GROUP_COMMIT_MAX:
+            await _ended(owed)
+    await _ended(owed)
     return tuple(sorted(going_on, key=turn_of))
+
+
+async def _ended(owed: list[tuple[RunRow, Outcome, Ticket[None]]]) -> None:
+    """Wait until these endings are durable; they share a transaction, and each is whole."""
+    for row, outcome, ticket in owed:
+        await ticket.wait()
+        logger.warning("run %s ended %s at start", row.record.id, outcome.value)
+    owed.clear()
 
 
 def verdict(
