@@ -130,6 +130,20 @@ async def test_the_end_of_a_run_withdraws_its_request_at_once(
     assert await world.store.pending_asks() == ()
 
 
+async def test_everybody_is_told_before_the_runs_processes_are_gone(
+    clock: MockClock, world: World, asker: Asker
+) -> None:
+    """R69: a dialog closes at once, also if ending the run takes its time."""
+    world.kit.close_s = 2
+    run, _ = await asker.ask()
+    world.session.cancel(ME)
+    await trio.sleep(0.1)
+    assert not run.ended.is_set()
+    assert await asker.notices() == [(False, True)]
+    assert await world.store.pending_asks() == ()
+    await asker.ended(run)
+
+
 async def test_a_time_limit_withdraws_too_and_says_that_nothing_ran(
     clock: MockClock, world: World, asker: Asker
 ) -> None:

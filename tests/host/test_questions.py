@@ -203,6 +203,8 @@ async def test_a_model_may_ask_only_where_somebody_can_answer(
 ) -> None:
     record = await asker.ended(world.submit("format", permission_mode=mode))
     assert (record.outcome, record.text) == (Outcome.COMPLETED, "done")
+    [request] = world.kit.fake.requests
+    assert [tool.name for tool in request.tools] == ["touch", "wipe"]
     assert await world.store.pending_asks() == ()
 
 
