@@ -16,7 +16,7 @@ RunId = NewType("RunId", str)
 Seq = NewType("Seq", int)
 """Position of an event in its workspace's journal, from 1, gap-free (G8)."""
 
-_CLIENT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_CLIENT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
 _RUN_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{RUN_ID_MAX_CHARS}}}\Z")
 
 
@@ -35,5 +35,5 @@ def is_run_id(text: str) -> bool:
 
 
 def is_client_id(text: str) -> bool:
-    """Whether ``text`` may name a client of Crush's protocol: a UUID in lower case (R20)."""
+    """Whether ``text`` may name a client of Crush's protocol: a UUID (R20)."""
     return _CLIENT_ID.match(text) is not None

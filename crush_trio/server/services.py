@@ -118,10 +118,9 @@ def client_id_of(text: str | None) -> str | None:
     """
     if not text:
         return None
-    lower = text.lower()
-    if not is_client_id(lower):
+    if not is_client_id(text):
         raise Refused("bad_request", "`client_id` must be a UUID of your own.")
-    return lower
+    return text  # as it came, which is how the websocket takes it, too
 
 
 def client_argument() -> str:
