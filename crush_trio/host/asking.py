@@ -101,8 +101,8 @@ class Waiting:
             if verdict is None:
                 verdict = Verdict("expired", SERVER)
                 self.decide(pending, verdict)
-            if pending.recorded is not None:
-                await pending.recorded.wait()
+            if pending.recorded is None or not (await pending.recorded.wait()).value:
+                return Verdict(WITHDRAWN, SERVER)  # the store says that it had ended already
             return pending.verdict or verdict
         finally:
             if pending.verdict is None:

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from crush_trio import limits
 from crush_trio.agent.ports import PermissionAsk, ToolContext, ToolResult
+from crush_trio.host.ask_endings import end_ask
 from crush_trio.host.asking import Verdict
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.permissions import answer_permission
@@ -342,6 +343,21 @@ async def test_what_another_client_makes_of_params_is_still_the_same_request(
     answer = grant(row, "allow", params=params)
     assert (await answer_permission(asker.waiting, answer, ANA)).resolved
     assert (await asker.ended(run)).outcome is Outcome.COMPLETED
+
+
+async def test_what_the_store_has_ended_is_not_allowed_by_anybody(
+    world: World, asker: Asker
+) -> None:
+    """I27: whatever the memory says; a loser's grant leaves nothing."""
+    run, row = await asker.ask()
+    world.store.commit_nowait(
+        world.workspace.id, lambda tx: end_ask(tx, row.id, "withdrawn", "somebody")
+    )
+    late = await asker.answer(row, "allow_session")
+    assert (late.resolved, late.ending, late.decided_by) == (False, "withdrawn", "somebody")
+    await asker.ended(run)
+    assert asker.done == []
+    assert await world.store.grants(world.session.id) == frozenset()
 
 
 async def test_an_unknown_action_or_request_changes_nothing(world: World, asker: Asker) -> None:
