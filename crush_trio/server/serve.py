@@ -161,7 +161,7 @@ async def _serve_with(
                     host.stop()
                     for each in bound:
                         each.retire()
-                    http.start_soon(_end_http, host, budget, http_stop)
+                    http.start_soon(_end_http, host, budget, http_stop)  # noqa: ASYNC111  # it waits for the host's end, and uses nothing that ends with it
             except BaseException:
                 http_stop.set()
                 raise

@@ -103,7 +103,8 @@ def main() -> None:
             last = os.fork()
             if last == 0:
                 become_server(**json.loads(line))
-                sys.exit(crush_trio.cli.main.main())
+                crush_trio.cli.main.main()  # exits
+                sys.exit(0)
             answer = last
         else:
             pid, status = os.waitpid(last, os.WNOHANG)
