@@ -231,10 +231,9 @@ class Episode:
                 most = 40 if call == "pwrite" else 8
                 self.server.shim.arm(action, call, dice.randint(1, most))
                 self.server.spawn()
-                if self.server.wait_ready(8):
+                if self.server.wait_ready() or self.server.wait(1) is None:
                     self.history.count("calls not reached")
                     self.server.kill()
-                self.server.wait(10)
                 self.server.shim.disarm()
                 continue
             self.server.spawn()
