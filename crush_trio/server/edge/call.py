@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -95,6 +96,14 @@ async def accept_websocket() -> None:
     """
     offered = websocket.requested_subprotocols
     await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
+
+
+def websocket_sender() -> Callable[[bytes], Awaitable[None]]:
+    """Sends one frame of UTF-8 text on this task's accepted websocket; see `Connection.send_text`.
+
+    To be asked for once and used until the websocket is closed.
+    """
+    return cast("Callable[[bytes], Awaitable[None]]", websocket.scope["state"]["send_text"])
 
 
 def view_of(scope: Scope) -> RequestView:

@@ -173,3 +173,13 @@ def _wants_websocket(method: bytes, headers: list[tuple[bytes, bytes]]) -> bool:
         and any(value.strip().lower() == b"websocket" for value in upgrades)
         and b"upgrade" in (token.strip() for token in tokens.split(b","))
     )
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A websocket's text frame as a server sends it: whole and not masked (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 1 << 16:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), payload)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), payload)

@@ -8,7 +8,7 @@ from quart import Blueprint, websocket
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import Refused
 from crush_trio.server.edge.app_base import EdgeApp
-from crush_trio.server.edge.call import accept_websocket
+from crush_trio.server.edge.call import accept_websocket, websocket_sender
 from crush_trio.server.services import Services
 from crush_trio.server.streams import carry
 from crush_trio.server.streams.many import serve_many
@@ -41,16 +41,17 @@ async def _serve(services: Services, workspace: Workspace, wanted: StreamRequest
     feed = workspace.feed
     with wanted.reader(services.store, feed) as reader:
         await accept_websocket()
-        await carry.send_control(carry.send_frame, carry.hello(services, feed.last_seq))
-        peer = carry.PeerLife()
+        send = websocket_sender()
+        await carry.send_control(send, carry.hello(services, feed.last_seq))
+        peer = carry.PeerLife(send)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_listen, peer)
-            await carry.write_stream(reader, peer, carry.send_frame)
+            await carry.write_stream(reader, send, peer)
             nursery.cancel_scope.cancel()
         if peer.silent:
             await websocket.close(carry.SILENT, "silent")
         else:
-            await carry.say_bye(carry.send_frame, feed.closed or "closed")
+            await carry.say_bye(send, feed.closed or "closed")
 
 
 async def _listen(peer: carry.PeerLife) -> None:

@@ -26,11 +26,6 @@ Send = Callable[[bytes], Awaitable[None]]
 """Sends one frame, whole or not at all; the edge bounds it by `limits.SEND_BLOCKED_S`."""
 
 
-async def send_frame(data: bytes) -> None:
-    """A `Send` on this task's websocket."""
-    await websocket.send(data.decode())
-
-
 async def send_control(send: Send, *frames: Control) -> None:
     """Send control objects in one frame."""
     await send(b"[%b]" % b",".join([control_entry(frame).data for frame in frames]))
@@ -43,6 +38,7 @@ class PeerLife:
     A ping is answered at once, by who reads it, so that a quiet journal does not delay it.
     """
 
+    send: Send
     last_heard: float = math.inf
     silent: bool = False
 
@@ -52,7 +48,7 @@ class PeerLife:
             return False
         self.last_heard = trio.current_time()
         if kind == "ping":
-            await send_control(send_frame, Pong())
+            await send_control(self.send, Pong())
         return True
 
     def deadline(self) -> float:
@@ -67,23 +63,23 @@ def hello(services: Services, seq: int, workspace_id: WorkspaceId | None = None)
 
 
 async def write_stream(
-    reader: JournalReader, peer: PeerLife, send: Send, tag: WorkspaceId | None = None
+    reader: JournalReader, send: Send, peer: PeerLife | None, tag: WorkspaceId | None = None
 ) -> None:
     """Send what the reader gives until the feed closes or the peer falls silent.
 
     Its progress goes out with a ping every `limits.PING_INTERVAL_S`; ``tag`` is named there.
+    Without ``peer`` somebody else watches it.
     """
     next_ping = trio.current_time() + limits.PING_INTERVAL_S
     while True:
-        frame = await reader.next_frame(
-            max(0.0, min(next_ping, peer.deadline()) - trio.current_time())
-        )
+        deadline = math.inf if peer is None else peer.deadline()
+        frame = await reader.next_frame(max(0.0, min(next_ping, deadline) - trio.current_time()))
         if frame is None:
             return
         if frame:
             await send(frame)
         now = trio.current_time()
-        if now >= peer.deadline():
+        if peer is not None and now >= peer.deadline():
             peer.silent = True
             return
         if now >= next_ping:

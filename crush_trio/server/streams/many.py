@@ -13,7 +13,7 @@ from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.events import Bye, Control, Ping, StreamError, Subscribed, Unsubscribed
 from crush_trio.protocol.ids import WorkspaceId
-from crush_trio.server.edge.call import accept_websocket
+from crush_trio.server.edge.call import accept_websocket, websocket_sender
 from crush_trio.server.services import Services
 from crush_trio.server.streams import carry
 from crush_trio.server.streams.request import StreamRequest, check_session, parse_subscribe
@@ -22,15 +22,16 @@ from crush_trio.server.streams.request import StreamRequest, check_session, pars
 async def serve_many(services: Services) -> None:
     """One socket, from the upgrade to the close frame."""
     await accept_websocket()
+    send = websocket_sender()
     with services.host.attending():
         async with trio.open_nursery() as nursery:
-            socket = ManySocket(services, nursery)
+            socket = ManySocket(services, nursery, send)
             nursery.start_soon(socket.listen)
             nursery.start_soon(socket.obey)
             nursery.start_soon(socket.watch_peer)
             nursery.start_soon(socket.end_with_server)
         if socket.end is None:
-            await carry.say_bye(carry.send_frame, "shutdown")
+            await carry.say_bye(send, "shutdown")
         else:
             await websocket.close(*socket.end)
 
@@ -55,16 +56,18 @@ class ManySocket:
 
     services: Services
     nursery: trio.Nursery
+    _send_now: carry.Send
     end: tuple[int, str] | None = attrs.field(default=None, init=False)
     """Close code and reason, where the client is the cause."""
     _carried: dict[WorkspaceId, Subscription] = attrs.field(factory=dict, init=False)
-    _peer: carry.PeerLife = attrs.field(factory=carry.PeerLife, init=False)
+    _peer: carry.PeerLife = attrs.field(init=False)
     _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _orders: tuple[
         trio.MemorySendChannel[dict[str, Any]], trio.MemoryReceiveChannel[dict[str, Any]]
     ] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._peer = carry.PeerLife(self._send_now)
         self._orders = trio.open_memory_channel(limits.STREAMS_PER_SOCKET)
 
     # --- what comes in --------------------------------------------------------------------
@@ -144,13 +147,12 @@ class ManySocket:
         with wanted.reader(services.store, feed, tag=True) as reader:
             hello = carry.hello(services, feed.last_seq, tag)
             await self._say(Subscribed(tag), hello)
-            # What this peer's silence means is for `watch_peer` to say, once for the socket.
-            await carry.write_stream(reader, carry.PeerLife(), self._send, tag)
+            await carry.write_stream(reader, self._send, None, tag)
             await self._say(Bye(feed.closed or "closed", tag))
 
     async def _send(self, data: bytes) -> None:
         async with self._turn:
-            await carry.send_frame(data)
+            await self._send_now(data)
 
     async def _say(self, *frames: Control) -> None:
         await carry.send_control(self._send, *frames)
