@@ -228,7 +228,7 @@ def test_two_servers_live_side_by_side_on_two_data_directories(home: Path) -> No
         (["run", "-s", "nobody", "x"], 2, "nobody"),
         (["run", "-m", "openai/gpt", "x"], 4, "openai"),
         (["run", "-m", "script/none.json", "x"], 4, "none.json"),
-        (["run", "--permission-mode", "ask", "x"], 2, "permission"),
+        (["run", "--permission-mode", "maybe", "x"], 2, "permission"),
         (["wait", "no-such-run"], 2, "no-such-run"),
         (["cancel", "no-such-run"], 2, "no-such-run"),
         (["session", "show", "nobody"], 2, "nobody"),
