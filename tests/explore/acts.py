@@ -13,6 +13,8 @@ from crush_trio.agent.ports import (
     ModelError,
     ModelInfo,
     ModelRequest,
+    PermissionAsk,
+    ShellResult,
     StepEnd,
     StreamReset,
     TextDelta,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from tests.explore.world import Explored
 
 Act = Callable[["Explored", ModelRequest, Emit], Awaitable[StepEnd]]
-INFO = ModelInfo("fake", "m", cost_per_1m_in=1.0, cost_per_1m_out=2.0)
+INFO = ModelInfo("fake", "m", context_window=1_000, cost_per_1m_in=1.0, cost_per_1m_out=2.0)
 
 
 class Injected(Exception):
@@ -131,6 +133,15 @@ def tools(*names: str) -> Act:
     return act
 
 
+async def full(w: Explored, request: ModelRequest, emit: Emit) -> StepEnd:
+    """Ask for a tool and fill the window: the next step begins with a summary."""
+    if request.step > 1:
+        return await say(w, request, emit)
+    emit(ToolCallStart("call-0", "look"))
+    emit(ToolCallEnd("call-0", "{}"))
+    return StepEnd("tool_use", Usage(950, 10))
+
+
 KINDS: dict[str, Kind] = {
     "say": Kind(say, Outcome.COMPLETED),
     "hang": Kind(hang, None),
@@ -146,6 +157,9 @@ KINDS: dict[str, Kind] = {
     "stay": Kind(tools("look", "stay", "look"), None),
     "deny": Kind(tools("deny"), Outcome.DENIED),
     "refuse": Kind(tools("refuse"), Outcome.DENIED),
+    "ask": Kind(tools("ask", "look"), Outcome.DENIED),
+    "full": Kind(full, Outcome.COMPLETED),
+    "echo": Kind(say, Outcome.COMPLETED),
     "break": Kind(tools("break", "look"), Outcome.COMPLETED),
 }
 
@@ -169,8 +183,13 @@ class ActingModel(FakeModel):
             if not is_valid(request.messages):
                 w.ledger.wrong(f"I13: an invalid request of {request.run_id}")
             await w.step(request.run_id)
-            act = say if w.revived else kind_of(prompt_of(request)).act
+            known = KINDS.get(prompt_of(request).split()[0])
+            act = known.act if known and not (w.revived or request.summary) else say
             return await act(w, request, emit)
+
+    def titler(self) -> FakeModel | None:
+        """Names conversations at once."""
+        return FakeModel(acts={}, info=INFO) if self.world.titles else None
 
 
 def make_kit(w: Explored) -> FakeKit:
@@ -197,6 +216,19 @@ def make_kit(w: Explored) -> FakeKit:
         await w.step(context.run_id)
         raise OSError("broken tool")
 
+    async def ask(context: ToolContext) -> ToolResult:
+        call = PermissionAsk("ask", "write", "ask x", "/w", {}, "/w/x")
+        decision = await context.permission(call)
+        if not decision.allowed:
+            return ToolResult("no", is_error=True, denied=True, stop_turn=decision.stop_turn)
+        w.ledger.allowed += 1
+        return ToolResult("done")
+
+    async def echo(on_output: Callable[[str, str], None]) -> ShellResult:
+        on_output("stdout", "said\n")
+        await trio.lowlevel.checkpoint()
+        return ShellResult(3, "said\n", "")
+
     async def guarded(
         function: Callable[[ToolContext], Awaitable[ToolResult]], context: ToolContext
     ) -> ToolResult:
@@ -207,7 +239,11 @@ def make_kit(w: Explored) -> FakeKit:
         return FakeTool(name, lambda context: guarded(function, context))
 
     kit = FakeKit(fake=ActingModel(world=w))
+    kit.shells["echo"] = echo
+    if w.revived:
+        kit.shells["stay"] = echo
     kit.tools = (
+        tool("ask", ask),
         tool("break", fail),
         tool("deny", deny),
         tool("look", look),

@@ -47,6 +47,10 @@ def check_tables(tables: Tables, workspace_id: WorkspaceId, *, whole: bool) -> I
     for record in records_of(tables).values():
         yield from _check_run(record, own.get(record.id, []), whole=whole)
     yield from _check_transcripts(tables, events, whole=whole)
+    records = records_of(tables)
+    for row in tables.pending_asks():
+        if records[row.run_id].state is RunState.FINISHED:
+            yield f"I25: {row.run_id} has ended and a request of it still waits"
 
 
 def _check_run(record: RunRecord, own: Sequence[StoredEvent], *, whole: bool) -> Iterator[str]:
@@ -83,10 +87,12 @@ def _check_transcripts(
     tables: Tables, events: Sequence[StoredEvent], *, whole: bool
 ) -> Iterator[str]:
     records = records_of(tables)
+    shown = [payload_of(event.data) for event in events if event.kind == "message"]
+    deleted = {each.payload.id for each in shown if each.change == "deleted"}
     created = sorted(
-        payload_of(event.data).payload.id
-        for event in events
-        if event.kind == "message" and payload_of(event.data).change == "created"
+        each.payload.id
+        for each in shown
+        if each.change == "created" and each.payload.id not in deleted
     )
     if whole and created != sorted(tables.messages.rows):
         yield "G8: the messages created are not those stored"
@@ -127,6 +133,8 @@ def _check_closed(messages: Sequence[Message], records: dict[RunId, RunRecord]) 
             continue
         if mine[0].role != "user" and record.kind == "prompt":
             yield f"G7: {run_id} begins with {mine[0].role}"
+        if record.kind != "prompt":
+            continue  # a command's message is its only one, a summary's answer is its own
         if record.outcome is not Outcome.STEERED and mine[-1].role == "user":
             yield f"G7: {run_id} has no answer"
         final = next((m for m in mine if m.id == record.message_id), None)
@@ -148,6 +156,9 @@ def check_promises(ledger: Ledger, tables: Tables) -> Iterator[str]:
             steered.setdefault(row.record.steered_into, []).append(each.natural)
     for each in ledger.entries.values():
         yield from _check_entry(ledger, each, rows.get(each.id), steered.get(each.id, []))
+    given = sum(action == "allow" for action in ledger.answers.values())
+    if ledger.allowed > given:
+        yield f"I15: {ledger.allowed} calls were allowed by {given} answers"
     for each in ledger.twins:
         if not each.refused and not ledger.faults and not ledger.stopped:
             yield f"I11: {each.id} was accepted twice"

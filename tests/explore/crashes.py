@@ -177,6 +177,7 @@ def _shape(tables: Tables) -> tuple[object, ...]:
             entry.row.record.cancelled_by is None,
             entry.row.record.deleted,
             entry.row.turn,
+            entry.row.record.kind,
             len(entry.row.processes),
         )
         for run_id, entry in sorted(tables.runs.rows.items())
@@ -194,7 +195,8 @@ def _shape(tables: Tables) -> tuple[object, ...]:
             for row in tables.messages.rows.values()
         )
     )
-    return runs, messages, tuple(tables.sessions.rows)
+    asks = tuple(sorted((row.run_id, str(row.ending)) for row in tables.asks.rows.values()))
+    return runs, messages, asks, tuple(tables.sessions.rows)
 
 
 def _part(part: object) -> str:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +23,10 @@ import trio
 import crush_trio.agent
 import crush_trio.host
 import crush_trio.journal
+import crush_trio.journal.journal as journal_module
 import crush_trio.store.memory
+from crush_trio import limits
+from crush_trio.journal import Feed
 from crush_trio.protocol import ids
 from crush_trio.protocol.events import Payload
 from crush_trio.server.routes import prompts as prompt_route
@@ -191,6 +195,10 @@ def isolated() -> Iterator[None]:
             if name in module.__dict__ and module.__name__ != "crush_trio.store.encoding":
                 put(module, name, replaced)
     put(attrs, "evolve", _evolve)
+    # Small enough that subscribers fall behind, and replay in several pages.
+    put(journal_module, "Feed", partial(Feed, max_entries=6))
+    put(limits, "EVENT_PAGE", 3)
+    put(limits, "EVENT_SCAN", 5)
     put(ids, "secrets", _Chance)
     put(trio.to_thread, "run_sync", _inline)
     caller = _Caller()

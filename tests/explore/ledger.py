@@ -54,6 +54,8 @@ class Entry:
     @property
     def natural(self) -> Outcome | None:
         """How it ends if nobody interferes; ``None``: never."""
+        if self.run.row.record.kind == "summarize":
+            return Outcome.COMPLETED
         return kind_of(self.request.prompt).natural
 
     @property
@@ -67,6 +69,8 @@ class Ledger:
     """One schedule's promises; ``wrongs`` are the violations seen while it ran."""
 
     entries: dict[RunId, Entry] = attrs.field(factory=dict, init=False)
+    answers: dict[str, str] = attrs.field(factory=dict, init=False)
+    allowed: int = attrs.field(default=0, init=False)
     twins: list[Entry] = attrs.field(factory=list, init=False)
     facts: list[Fact] = attrs.field(factory=list, init=False)
     wrongs: list[str] = attrs.field(factory=list, init=False)
@@ -170,6 +174,12 @@ class Ledger:
             entry = self.entries.get(RunId(run_id))
             if entry is not None and entry.at_work:
                 self.wrong(f"I2: {run_id} is at work and was called too late to cancel")
+
+    def answered(self, ask_id: str, action: str) -> None:
+        """A person was told that this answer decided a request."""
+        if ask_id in self.answers:
+            self.wrong(f"I27: {ask_id} was decided twice")
+        self.answers[ask_id] = action
 
     # --- working and ending ---------------------------------------------------------------
 

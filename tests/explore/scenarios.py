@@ -13,6 +13,7 @@ import attrs
 from crush_trio.host.host import HostOptions
 from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.runs import Limits
+from tests.explore.followers import Follower
 from tests.explore.world import Explored
 
 Script = Callable[[Explored], Awaitable[None]]
@@ -186,6 +187,87 @@ async def _stream_once(w: Explored, client_id: str, steps: int) -> None:
     for each in w.ledger.entries.values():
         if each.request.on_disconnect == "cancel":
             each.covered.append("disconnect")
+
+
+# --- subscribers and people -----------------------------------------------------------------
+
+
+@scenario()
+async def subscribers(w: Explored) -> None:
+    """They join, lag, leave and come back while runs go on; one only follows a session."""
+    hops = (1 + w.choices.draw(3), 1 + w.choices.draw(5))
+    w.watch(Follower(w, hops=hops, lag=w.choices.draw(3)).follow)
+    w.watch(Follower(w, cursor=None, session=w.choices.draw(2)).follow)
+    w.watch(Follower(w, cursor=1, detail="snapshot", hops=hops[:1]).follow)
+    w.go(w.post, ("tool a", "retry a")[w.choices.draw(2)])
+    w.go(w.post, "say b", "steer", session=1)
+    w.go(w.cancel, at=w.some())
+
+
+@scenario()
+async def late_subscriber(w: Explored) -> None:
+    """One joins while much is being written, and one when the server stops."""
+    w.go(w.post, "tool a")
+    w.go(w.post, "hang b", session=1)
+    w.go(_follow_later, w, at=w.some())
+    w.go(w.cancel, at=w.some())
+    w.go(w.stop, at=w.some())
+
+
+async def _follow_later(w: Explored) -> None:
+    w.watch(Follower(w, cursor=(0, None)[w.choices.draw(2)], lag=w.choices.draw(4)).follow)
+
+
+@scenario()
+async def permission(w: Explored) -> None:
+    """Two runs ask a person; answers, a cancel and time go for them."""
+    w.go(w.post, "ask a", permission_mode="ask")
+    w.go(w.post, "ask b", session=1, permission_mode="ask")
+    for action in ("allow", "deny", ("allow", "deny")[w.choices.draw(2)]):
+        w.go(w.answer, action, at=w.some())
+    w.go(w.cancel, at=w.some())
+    w.go(w.stop, at=w.some(60))
+
+
+# --- other kinds of runs ------------------------------------------------------------------
+
+
+@scenario()
+async def shell_queue(w: Explored) -> None:
+    """Commands and prompts in one queue, with a cancel."""
+    w.go(w.post, ("echo a", "stay a")[w.choices.draw(2)], kind="shell")
+    w.go(w.post, "tool b", at=w.some())
+    w.go(w.post, "echo c", ("enqueue", "interrupt")[w.choices.draw(2)], kind="shell", at=w.some())
+    w.go(w.cancel, at=w.some())
+
+
+@scenario()
+async def summarise_queue(w: Explored) -> None:
+    """A summary somebody asked for, among prompts and a cancel."""
+    w.go(w.post, "tool a")
+    w.go(w.post, "", kind="summarize", at=w.some())
+    w.go(w.post, "say b", ("enqueue", "steer", "interrupt")[w.choices.draw(3)], at=w.some())
+    w.go(w.cancel, at=w.some(30))
+
+
+@scenario()
+async def compaction(w: Explored) -> None:
+    """A run whose window is full goes on from a summary, under steering and a cancel."""
+    w.fail_step = w.choices.draw(12)
+    w.go(w.post, "full a")
+    w.go(w.post, "say b", ("steer", "enqueue")[w.choices.draw(2)], at=w.some())
+    w.go(w.cancel, at=w.some(24))
+    w.go(w.post, "say c", at=w.some(24))
+
+
+@scenario()
+async def titles(w: Explored) -> None:
+    """Conversations get names beside their first runs, while they end and are stopped."""
+    w.titles = True
+    w.go(w.post, ("say a", "hang a")[w.choices.draw(2)])
+    w.go(w.post, "tool b", session=1)
+    w.go(w.cancel, at=w.some())
+    w.go(w.close, at=w.some(30))
 
 
 # --- the end of things --------------------------------------------------------------------

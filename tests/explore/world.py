@@ -14,13 +14,14 @@ import trio
 from crush_trio.host import editing
 from crush_trio.host.host import Host, HostOptions, open_host
 from crush_trio.host.open_run import OpenRun
+from crush_trio.host.permissions import answer_permission
 from crush_trio.host.session import Session
 from crush_trio.host.session_life import create_session, delete_session
 from crush_trio.host.workspace import Workspace
 from crush_trio.journal import Journal
 from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
-from crush_trio.protocol.requests import PromptRequest
+from crush_trio.protocol.requests import PermissionEcho, PermissionGrant, PromptRequest
 from crush_trio.protocol.runs import CancelledBy, Receipt
 from crush_trio.server.routes import prompts as prompt_route
 from crush_trio.server.services import Services
@@ -55,6 +56,7 @@ class Explored:
     options: HostOptions = attrs.field(factory=HostOptions)
     keep_states: bool = False
     revived: bool = False
+    titles: bool = False
     ledger: Ledger = attrs.field(factory=Ledger, init=False)
     journal: Journal = attrs.field(factory=Journal, init=False)
     gate: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -63,6 +65,9 @@ class Explored:
     host: Host = attrs.field(init=False)
     disk: Disk = attrs.field(init=False)
     _outer: trio.CancelScope = attrs.field(init=False)
+    _watchers: trio.Nursery = attrs.field(init=False)
+    _watching: int = attrs.field(default=0, init=False)
+    _unwatched: trio.Event = attrs.field(factory=trio.Event, init=False)
     _clients: trio.Nursery = attrs.field(init=False)
     _names: int = attrs.field(default=0, init=False)
     _steps: int = attrs.field(default=0, init=False)
@@ -85,6 +90,7 @@ class Explored:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.disk.write)
             with trio.CancelScope() as self._outer:
+                self._watchers = nursery
                 async with open_host(self.disk, self.journal, kit, self.options) as self.host:
                     self.services = cast(
                         "Services",
@@ -102,6 +108,9 @@ class Explored:
                     self.ledger.stopped = True
                     for each in self.ledger.entries.values():
                         self.ledger.cover(each, "shutdown")
+            # Every subscriber is told that it is over, and has everything (G9, G11).
+            while self._watching:
+                await self._unwatched.wait()
             self.disk.sealed = True
             self.ledger.closed = True
             self.ledger.wrongs += self.disk.late
@@ -168,6 +177,18 @@ class Explored:
 
         self._clients.start_soon(act, name=getattr(client, "__name__", "client"))
 
+    def watch(self, follow: Callable[[], Awaitable[None]]) -> None:
+        """Let a subscriber read until the server stops."""
+
+        async def act() -> None:
+            await follow()
+            self._watching -= 1
+            self._unwatched.set()
+            self._unwatched = trio.Event()
+
+        self._watching += 1
+        self._watchers.start_soon(act, name="follower")
+
     def some(self, most: int = 20) -> int:
         """A moment for `go`."""
         return self.choices.draw(most)
@@ -193,15 +214,16 @@ class Explored:
         """Send a prompt; the run id, or the code of the refusal. As the prompt route does it."""
         self._names += 1
         run_id = named.pop("run_id", None) or f"r{self._names}"
+        kind = named.pop("kind", "prompt")
         request = PromptRequest(self.sid(session), prompt, run_id=run_id, if_busy=if_busy, **named)
         digest = f"{request.session_id} {prompt} {if_busy}"
         try:
             workspace = await self.workspace()
             with self.host.using(workspace):
-                receipt = await prompt_route._earlier(self.services, run_id, digest)
-                if receipt is None:
-                    noting = cast("Workspace", _Noting(workspace, self))
-                    receipt = await prompt_route._accept(self.services, noting, request, digest)
+                noting = cast("Workspace", _Noting(workspace, self))
+                receipt = await prompt_route.accepted(
+                    self.services, noting, request, digest, kind=kind
+                )
         except (Refused, StoreError) as exc:
             return exc.code
         self._check_receipt(receipt, request)
@@ -246,6 +268,16 @@ class Explored:
         late = [now.id] if now is not None and now.outcome is not None else []
         self.ledger.too_late(each for each in late if run in (None, each))
         self.ledger.receipt((await ticket.wait()).value, wanted)
+
+    async def answer(self, action: str) -> None:
+        """Decide the oldest permission request, if there is one."""
+        with suppress(Refused, StoreError):
+            waiting = (await self.workspace()).home.waiting
+            for pending in waiting.undecided("permission")[:1]:
+                grant = PermissionGrant(PermissionEcho(id=pending.row.id), action)
+                told = await answer_permission(waiting, grant, "ana")
+                if told.resolved:
+                    self.ledger.answered(pending.row.id, action)
 
     async def clear(self, session: int = 0) -> None:
         """Cancel what waits in a session."""
