@@ -166,7 +166,6 @@ def test_the_same_run_id_starts_nothing_twice(shell: Shell) -> None:
         (["-m", "nobody/nothing"], 4),
         (["-m", "script/missing.json"], 4),
         (["--require-model"], 4),
-        (["--permission-mode", "ask"], 2),
     ],
     ids=str,
 )
