@@ -39,10 +39,11 @@ class Escape:
 
 READY = 'touch "$READY"'
 HOPPING = (
-    "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "import os, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     "open(sys.argv[1], 'w').close()\n"
-    "while True:\n    time.sleep(0.0005)\n    if os.fork(): os._exit(0)"
+    "while True:\n    if os.fork(): os._exit(0)"
 )
+HOP = f"setsid {sys.executable} -I -S -c '{HOPPING.replace(chr(39), chr(34))}' \"$READY\" $N"
 ESCAPES = {
     "ignores every signal it can": Escape(
         f'trap "" TERM INT HUP QUIT USR1 USR2 ALRM; {READY}; while :; do sleep $N; done'
@@ -72,9 +73,10 @@ ESCAPES = {
     "kills its launcher, with an environment of nothing": Escape(
         f"(env -i setsid sleep $N &); {READY}; kill -9 $PPID; exec sleep $N", by_cgroup=True
     ),
-    "is another process all the time": Escape(
-        f"setsid {sys.executable} -I -S -c '{HOPPING.replace(chr(39), chr(34))}' \"$READY\" $N &"
-        " exec sleep $N",
+    "is another process all the time": Escape(f"{HOP} & exec sleep $N", by_cgroup=True),
+    "is another process all the time, and kills its launcher": Escape(
+        f'env -i {HOP} & while ! test -e "$READY"; do sleep 0.01; done;'
+        " kill -9 $PPID; exec sleep $N",
         by_cgroup=True,
     ),
     "makes a cgroup of its own": Escape(
@@ -147,3 +149,14 @@ async def test_no_command_outlives_its_run_in_a_cgroup(
     at = str(cgroup.path.parent).removesuffix("/")
     await check(command, run, alive_with, tmp_path, GROUPS_AT=at)
     assert [entry.name for entry in cgroup.path.iterdir() if entry.is_dir()] == []
+
+
+async def test_what_nothing_but_the_cgroup_finds_is_counted_among_the_killed(
+    cgroup: Cgroup, spill: SpillArea, tmp_path: Path
+) -> None:
+    run = RunProcesses(spill, cgroup=cgroup)
+    ready = tmp_path / "ready"
+    command = f"(env -i setsid sleep $N &); {READY}; kill -9 $PPID; exec sleep $N"
+    await escape(run, command, "600", ready)
+    report = await run.aclose()
+    assert (report.killed, report.left) == (2, ())
