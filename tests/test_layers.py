@@ -57,10 +57,12 @@ LAZY = ("server",)
 NURSERIES: dict[str, str] = {
     "agent/asking.py": "the clocks of one model request: its open text, the wait of a retry",
     "cli/run_flow.py": "one followed run: its events and the signals of its terminal",
+    "cli/kind_flow.py": "a command that waits for a run, and the signals of its terminal",
     "cli/watch_flow.py": "one watched stream and the signals of its terminal",
     "client/follow.py": "inbox and outbox of one stream",
     "client/websocket.py": "inbox and outbox of one websocket",
     "host/host.py": "one owner task per open workspace",
+    "host/shell_run.py": "the clock beside a person's command: its output so far",
     "host/workspace.py": "one drain task per busy session, and the workspace's own work",
     "server/edge/hypercorn_fixes.py": "the connections of one listener",
     "server/routes/runs.py": "one waiting answer: the run's end and the server's",

@@ -20,7 +20,7 @@ COMMANDS = {
     "watch": ("watch", "Show what happens in a workspace or session, live."),
     "cancel": ("cancel", "Cancel a run, or every open run of a session."),
     "ps": ("ps", "List runs."),
-    "session": ("session", "List, show and delete sessions."),
+    "session": ("session", "List, show, summarise, delete sessions; run commands."),
     "approvals": ("approvals", "List and answer what waits for a person."),
     "models": ("models", "List the models that can be used."),
     "config": ("config", "Show and check the configuration."),

@@ -96,3 +96,17 @@ def reconnect_option(callback: Callback) -> Callback:
         default=limits.RECONNECT_TIMEOUT_S, show_default=True,
         help="Give up after this many seconds without the server.",
     )(callback)  # fmt: skip
+
+
+def absolute_model(name: str | None) -> str | None:
+    """The model's name with a script's path made absolute: the server stands elsewhere.
+
+    Raises:
+        click.BadParameter: It is not ``PROVIDER/MODEL``.
+    """
+    if name is None:
+        return None
+    provider, slash, rest = name.partition("/")
+    if not slash or not provider or not rest:
+        raise click.BadParameter(f"{name!r}: write PROVIDER/MODEL", param_hint="-m")
+    return f"script/{os.path.abspath(rest)}" if provider == "script" else name

@@ -56,7 +56,7 @@ def runs_table(records: Iterable[JsonObject], now_ms: int) -> str:
                 state_of(record),
                 seconds(max(0, ended - begun) / 1000),
                 text(record, "session_id")[:8],
-                one_line(text(record, "prompt"), 50),
+                one_line(asked(record), 50),
             )
         )
     return table(rows, ("RUN", "STATE", "TIME", "SESSION", "PROMPT"))
@@ -75,6 +75,14 @@ def jobs_table(records: Iterable[JsonObject], now_ms: int) -> str:
         for record in records
     ]
     return table(rows, ("JOB", "STATE", "TIME", "SESSION", "COMMAND"))
+
+
+def asked(record: JsonObject) -> str:
+    """What a run was asked to do, as a person would have typed it."""
+    kind, prompt = text(record, "kind"), text(record, "prompt")
+    if kind == "summarize":
+        return "/summarize"
+    return f"!{prompt}" if kind == "shell" else prompt
 
 
 def status_text(record: JsonObject, tool: str, elapsed: float) -> str:
@@ -179,6 +187,8 @@ def message_text(message: JsonObject) -> str:
             lines.append(f"[{text(data, 'MIMEType')} {text(data, 'Path')}]")
         elif kind == "shell_command":
             lines.append("$ " + one_line(text(data, "command"), 200))
+            lines.append(for_terminal(text(data, "output")).rstrip("\n"))
+            lines.append(f"(exit code {number(data, 'exit_code')})")
     return "\n".join(lines)
 
 
@@ -197,6 +207,19 @@ def flat_part(part: JsonObject) -> dict[str, Any]:
         }
     kept = {key: value for key, value in data.items() if key not in ("signature", "data")}
     return {"type": kind, **kept}
+
+
+def payload_of(frame: JsonObject) -> JsonObject:
+    """The inner payload of an event."""
+    return child(child(frame, "payload"), "payload")
+
+
+def _said(part: JsonObject) -> str:
+    """What of a user's message is shown in one line."""
+    data = child(part, "data")
+    if text(part, "type") == "shell_command":
+        return f"!{text(data, 'command')}"
+    return text(data, "text") if text(part, "type") == "text" else ""
 
 
 class LiveText:
@@ -219,9 +242,16 @@ class LiveText:
                 return ""
             key = (text(frame, "message_id"), number(frame, "index"))
             return self._piece(key, number(frame, "offset"), text(frame, "text"))
+        if kind == "tool_output" and text(frame, "tool_call_id") == text(frame, "run_id"):
+            # A person's command: its output is what the run is about.
+            key = (text(frame, "run_id") + text(frame, "stream"), 0)
+            return self._piece(key, number(frame, "offset"), text(frame, "text"))
+        if kind == "agent_event" and text(payload_of(frame), "type") == "summarize":
+            before, after = (number(payload_of(frame), f"tokens_{w}") for w in ("before", "after"))
+            return self._line(f"── summarised {before} tokens to {after}")
         if kind == "resync":
             return self._line(f"── resync ({text(frame, 'reason')})")
-        payload = child(child(frame, "payload"), "payload")
+        payload = payload_of(frame)
         if kind == "message":
             return self._message(payload) + self._lines(frame)
         if kind == "run_complete":
@@ -237,11 +267,7 @@ class LiveText:
             key = (text(message, "id"), -1)
             if key not in self._written:
                 self._written[key] = 0
-                said = " ".join(
-                    text(child(part, "data"), "text")
-                    for part in children(message, "parts")
-                    if text(part, "type") == "text"
-                )
+                said = " ".join(filter(None, map(_said, children(message, "parts"))))
                 found.append(self._line("> " + one_line(said, 160)))
         elif text(message, "role") == "assistant":
             for index, part in enumerate(children(message, "parts")):

@@ -11,7 +11,13 @@ import click
 
 from crush_trio import limits
 from crush_trio.cli.exit_codes import epilog
-from crush_trio.cli.options import ServerFlags, directory_option, reconnect_option, server_options
+from crush_trio.cli.options import (
+    ServerFlags,
+    absolute_model,
+    directory_option,
+    reconnect_option,
+    server_options,
+)
 
 PERMISSION_MODES = ("ask", "deny", "allow")
 IF_BUSY = ("enqueue", "steer", "interrupt", "reject")
@@ -63,6 +69,7 @@ _count = click.IntRange(min=1)
 @click.option("--max-steps", type=_count, metavar="N", help="Model requests of the run.")
 @click.option("--max-tool-calls", type=_count, metavar="N", help="Tool calls of the run.")
 @click.option("--max-cost-usd", type=_positive, metavar="X", help="Cost of the run.")
+@click.option("--no-compact", is_flag=True, help="Never summarise by itself; too long fails.")
 @click.option("--permission-mode", type=click.Choice(PERMISSION_MODES), help="[deny]")
 @click.option("--allow-tool", multiple=True, metavar="PATTERN", help="As in 'bash(make test)'.")
 @click.option("--deny-tool", multiple=True, metavar="PATTERN", help="Beats --allow-tool.")
@@ -184,11 +191,12 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         raise click.UsageError("-y and --permission-mode contradict each other.")
     wanted: dict[str, Any] = {
         "if_busy": given["if_busy"],
-        "model": _model(given["model"]),
+        "model": absolute_model(given["model"]),
         "permission_mode": "allow" if given["yolo"] else given["permission_mode"] or "deny",
         "allow_tools": list(given["allow_tool"]),
         "deny_tools": list(given["deny_tool"]),
         "on_disconnect": given["on_disconnect"],
+        "compact": False if given["no_compact"] else None,
         "record": os.path.abspath(given["record"]) if given["record"] is not None else None,
         # Whose loss counts: the stream is opened under the same name.
         "client_id": str(uuid.uuid4()) if given["on_disconnect"] == "cancel" else None,
@@ -208,16 +216,6 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
 
 def _drop_empty(value: dict[str, Any]) -> dict[str, Any]:
     return {key: item for key, item in value.items() if item not in (None, [], {})}
-
-
-def _model(name: str | None) -> str | None:
-    """The model's name with a script's path made absolute: the server stands elsewhere."""
-    if name is None:
-        return None
-    provider, slash, rest = name.partition("/")
-    if not slash or not provider or not rest:
-        raise click.BadParameter(f"{name!r}: write PROVIDER/MODEL", param_hint="-m")
-    return f"script/{os.path.abspath(rest)}" if provider == "script" else name
 
 
 def _attachments(paths: tuple[str, ...]) -> list[dict[str, str]]:

@@ -1,15 +1,23 @@
-"""``crush-trio session``: list, show, delete."""
+"""``crush-trio session``: list, show, delete, summarize, shell."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from crush_trio.cli.options import ServerFlags, directory_option, json_option, server_options
+from crush_trio.cli.options import (
+    ServerFlags,
+    absolute_model,
+    directory_option,
+    json_option,
+    server_options,
+)
 
 
 @click.group("session")
 def command() -> None:
-    """List, show and delete the sessions of a directory."""
+    """List, show, summarise and delete the sessions of a directory; run a command in one."""
 
 
 @command.command("list")
@@ -51,3 +59,57 @@ def delete(*, session: str, cwd: str, as_json: bool, flags: ServerFlags) -> int:
     from crush_trio.cli.session_flow import delete_session
 
     return trio.run(delete_session, flags, cwd, session, as_json)
+
+
+@command.command("summarize")
+@click.argument("session", metavar="ID|latest")
+@click.option("-m", "--model", metavar="PROVIDER/MODEL", help="The model; script/FILE plays one.")
+@directory_option
+@json_option
+@server_options
+def summarize(
+    *, session: str, model: str | None, cwd: str, as_json: bool, flags: ServerFlags
+) -> int:
+    """Let a session go on from a summary of what was said in it, and print the summary."""
+    name = absolute_model(model)
+    return _run(flags, cwd, session, "summarize", {"model": name} if name else {}, as_json)
+
+
+@command.command("shell")
+@click.argument("session", metavar="ID|latest")
+@click.argument("shell_command", metavar="COMMAND")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S",
+    help="The command may take S seconds.",
+)  # fmt: skip
+@directory_option
+@json_option
+@server_options
+def shell(
+    *,
+    session: str,
+    shell_command: str,
+    timeout: float | None,
+    cwd: str,
+    as_json: bool,
+    flags: ServerFlags,
+) -> int:
+    """Run COMMAND in the directory as part of a session, and print its output.
+
+    The model reads it with the next prompt. 0 says that the command has ended, whatever its own
+    exit code was.
+    """
+    body: dict[str, Any] = {"command": shell_command}
+    if timeout is not None:
+        body["limits"] = {"timeout_s": timeout}
+    return _run(flags, cwd, session, "shell", body, as_json)
+
+
+def _run(
+    flags: ServerFlags, cwd: str, session: str, kind: str, body: dict[str, Any], as_json: bool
+) -> int:
+    import trio
+
+    from crush_trio.cli.kind_flow import KindOptions, run_kind
+
+    return trio.run(run_kind, KindOptions(flags, cwd, session, kind, body, as_json))

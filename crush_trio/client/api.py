@@ -162,6 +162,16 @@ class Api:
         raw = await self._call("POST", f"{_w(workspace)}/agent", prompt, repeatable=repeatable)
         return parse_object(raw, "the receipt")
 
+    async def start(
+        self, workspace: str, session: str, kind: str, body: Mapping[str, Any]
+    ) -> JsonObject:
+        """The receipt of a run that is no prompt: ``kind`` is summarize or shell.
+
+        ``body`` must have a ``run_id`` and ``wait: false``; sending it again is harmless (G3).
+        """
+        path = f"{_w(workspace)}/agent/sessions/{_q(session)}/{kind}"
+        return parse_object(await self._call("POST", path, body, repeatable=True), "the receipt")
+
     async def run(self, run_id: str, wait: float | None = None) -> JsonObject:
         """A run's record; with ``wait`` after its end or that many seconds."""
         query = "" if wait is None else f"?wait={wait:g}"

@@ -15,9 +15,10 @@ from crush_trio.agent.budget import Progress
 from crush_trio.agent.ports import Model, ProcessHost
 from crush_trio.agent.turn import TurnEnd
 from crush_trio.host.home import Home
+from crush_trio.host.live_output import LiveOutput
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.run_jobs import RunJobs
-from crush_trio.host.run_journal import LiveOutput, RunJournal
+from crush_trio.host.run_journal import RunJournal
 from crush_trio.protocol.ids import RunId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.runs import Limits, Outcome, ProcessReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import orjson
 
-from crush_trio.host.run_journal import LiveOutput
+from crush_trio.host.live_output import LiveOutput
 from crush_trio.journal import FeedEntry
 from crush_trio.protocol.ids import MessageId
 

@@ -20,7 +20,6 @@ STATUS: Final[dict[str, int]] = {
     "no_language_model": 400,
     "command_empty": 400,
     "command_too_long": 400,
-    "nothing_to_summarize": 400,
     "model_not_allowed": 400,
     "unauthorized": 401,
     "forbidden": 403,

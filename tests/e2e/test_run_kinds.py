@@ -265,3 +265,92 @@ def test_a_summary_that_is_cancelled_or_fails_leaves_the_session_as_it_was(
     now = server.get(f"/v1/workspaces/{workspace}/sessions/{session}")
     for key in ("summary_message_id", "prompt_tokens", "completion_tokens"):
         assert now[key] == shown[key]
+
+
+# --- by itself ----------------------------------------------------------------------------
+
+
+def test_a_run_in_a_small_window_is_summarised_and_goes_on(
+    server: Server, home: Path, project: Path
+) -> None:
+    """R63, R64: through the command line, with one ending; `--no-compact` leaves it alone."""
+    model = four_k(
+        home / "m.json",
+        [{"tool": "ls", "input": {"path": "."}}],
+        [{"text": "There are two files."}],
+        used=3500,
+    )
+    done = server.cli("run", "--json", "-m", model, "look", cwd=project)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    result = lines[-1]
+    assert (result["text"], result["steps"]) == ("There are two files.", 3)
+    assert result["usage"] == {
+        "input_tokens": 10500,
+        "output_tokens": 50,
+        "cache_read_tokens": 0,
+        "cache_write_tokens": 0,
+    }
+    waits = [f["payload"]["payload"]["waiting_on"] for f in lines if f["type"] == "run"]
+    assert "summarize" in waits
+    notices = [f["payload"]["payload"] for f in lines if f["type"] == "agent_event"]
+    assert [n["type"] for n in notices] == ["summarize", "agent_finished"]
+    assert [f["type"] for f in lines].count("run_complete") == 1
+    shown = server.cli("session", "show", "latest", "--json", cwd=project)
+    texts = [
+        part.get("text", "")
+        for message in json.loads(shown.stdout)["messages"]
+        for part in message["parts"]
+    ]
+    assert "look" in texts
+    assert "Marmots were counted." in texts
+    done = server.cli("run", "--json", "--no-compact", "-m", model, "look", cwd=project)
+    assert done.returncode == 0
+    assert json.loads(done.stdout.splitlines()[-1])["steps"] == 2
+
+
+def test_a_window_that_stays_too_small_ends_the_run(
+    server: Server, home: Path, project: Path
+) -> None:
+    """R-COMPACT: two rounds without progress, then `context_overflow`, never a loop."""
+    steps = [[{"tool": "ls", "input": {"path": ".", "depth": n}}] for n in range(1, 9)]
+    model = four_k(home / "m.json", *steps, used=4000)
+    done = server.cli("run", "--json", "-m", model, "look", cwd=project)
+    assert done.returncode == 1
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["error"]["code"] == "context_overflow"
+    assert (result["steps"], result["tool_calls"]) == (5, 3)
+
+
+# --- the command line ---------------------------------------------------------------------
+
+
+def test_the_command_line_runs_commands_and_summaries_in_a_session(
+    server: Server, home: Path, project: Path
+) -> None:
+    """Contract 6: exit codes as for `run`; ps, wait and cancel know the kinds."""
+    model = script(home / "m.json", [{"text": "ok"}], summary=[SUMMARY], then="repeat")
+    assert server.cli("run", "-m", model, "hello", cwd=project).stdout == "ok\n"
+    done = server.cli("session", "shell", "latest", "echo $((6*7)); exit 3", cwd=project)
+    assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
+    assert "exit code 3" in done.stderr
+    done = server.cli("session", "shell", "latest", "echo x", "--json", cwd=project)
+    line = json.loads(done.stdout)
+    assert (line["kind"], line["outcome"], line["text"]) == ("shell", "completed", "x\n")
+    assert line["process_exit_code"] == 0
+    limited = server.cli("session", "shell", "latest", "sleep 9", "--timeout", ".2", cwd=project)
+    assert limited.returncode == 6
+    done = server.cli("session", "summarize", "latest", "-m", model, cwd=project)
+    assert (done.returncode, done.stdout) == (0, "Marmots were counted.\n"), done.stderr
+    refused = server.cli("session", "summarize", "latest", cwd=project)
+    assert refused.returncode == 4
+    assert "language model" in refused.stderr
+    assert server.cli("session", "shell", "latest", " ", cwd=project).returncode == 2
+    assert server.cli("session", "shell", "nowhere", "ls", cwd=project).returncode == 2
+    listed = server.cli("ps", "--all").stdout
+    assert "/summarize" in listed
+    assert "!echo x" in listed
+    shown = server.cli("session", "show", "latest", cwd=project).stdout
+    assert "$ echo $((6*7)); exit 3\n42\n(exit code 3)" in shown
+    waited = server.cli("wait", line["run_id"])
+    assert (waited.returncode, waited.stdout) == (0, "x\n\n")

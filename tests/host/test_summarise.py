@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import attrs
 import pytest
 import trio
@@ -31,7 +29,7 @@ from tests.host.world import ME, World, change, next_start, payload, quiet
 
 
 @pytest.fixture
-async def small(world: World) -> AsyncIterator[World]:
+async def small(world: World) -> World:
     """A world whose model has a window of 4,096 tokens; "fill" fills it in its first step."""
 
     async def look(context: ToolContext) -> ToolResult:
@@ -47,7 +45,7 @@ async def small(world: World) -> AsyncIterator[World]:
     world.kit.fake.info = ModelInfo("fake", "m", context_window=4096, cost_per_1m_in=1.0,
                                     cost_per_1m_out=2.0)  # fmt: skip
     world.kit.fake.acts["fill"] = fill
-    yield world
+    return world
 
 
 async def session_of(world: World) -> Session:
@@ -122,7 +120,7 @@ async def test_a_cancel_during_a_summary_ends_the_run_and_leaves_none(
     run = small.submit("fill")
     if when != "whole":
         with trio.fail_after(5):
-            while not _is_summary(small):
+            while not _is_summary(small):  # noqa: ASYNC110  # nothing tells that it has begun
                 await trio.sleep(0.001)
         await trio.sleep(0.2 if when != "storing" else 0)
         small.session.cancel(ME)

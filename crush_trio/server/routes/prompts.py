@@ -9,7 +9,6 @@ import attrs
 from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
-from crush_trio.agent.ports import Model
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.summary_run import NO_LANGUAGE_MODEL
 from crush_trio.host.workspace import Workspace
@@ -80,8 +79,12 @@ async def _accept(
     kind: str = "prompt",
 ) -> Receipt:
     session = await workspace.session(SessionId(request.session_id))
-    model = _model_for(services, workspace, request, kind)
-    local = _is_local(services)
+    local = current_call().peer.is_unix or services.options.allow_script_models
+    model = None  # a command has none
+    if kind != "shell":
+        model = services.kit.model(request.model, workspace.path, local=local)
+        if kind == "summarize" and not model.info.is_language_model:
+            raise Refused("no_language_model", NO_LANGUAGE_MODEL)
     if request.record is not None:
         services.kit.check_record(request.record, local=local)
     # Two requests with one id may have come this far together: `open_run` is looked at again
@@ -110,22 +113,6 @@ async def _accept(
     if receipt is None:
         raise StoreError("store_failed", "The run id is taken by a run that cannot be read.")
     return receipt
-
-
-def _is_local(services: Services) -> bool:
-    return current_call().peer.is_unix or services.options.allow_script_models
-
-
-def _model_for(
-    services: Services, workspace: Workspace, request: PromptRequest, kind: str
-) -> Model | None:
-    """The model of a run of this kind; a command has none, a summary needs a real one."""
-    if kind == "shell":
-        return None
-    model = services.kit.model(request.model, workspace.path, local=_is_local(services))
-    if kind == "summarize" and not model.info.is_language_model:
-        raise Refused("no_language_model", NO_LANGUAGE_MODEL)
-    return model
 
 
 async def _earlier(services: Services, run_id: str | None, digest: str) -> Receipt | None:
