@@ -65,10 +65,9 @@ class Crowd:
             figures.add(f"crowd.{name}.{share}", lag * MS)
         figures.add(f"crowd.{name}.cores", turn["cores"])
         least_deltas, most_deltas = turn["deltas_each"]
-        least_events, most_events = turn["events_each"]
         if most_deltas != self.tokens:
             raise RuntimeError(f"{most_deltas} deltas of {self.tokens} tokens")
-        figures.add("crowd.gaps", self.tokens - least_deltas + most_events - least_events)
+        figures.add("crowd.gaps", self.tokens - least_deltas + turn["gaps"])
 
 
 def raise_file_limit() -> None:

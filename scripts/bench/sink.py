@@ -22,7 +22,8 @@ from typing import Any
 LIFETIME_S = 600  # a sink that was forgotten ends by itself
 RECEIVE_BYTES = 1 << 20
 DELTA = b'"type":"message_delta"'
-EVENT = b'"seq":'
+EVENT = b'{"seq":'
+SEQ = re.compile(rb'\{"seq":(\d+),"ts_ms"')
 TERMINAL = b'"type":"run_complete"'
 RUN_ID = re.compile(rb'"run_id":"([^"]*)"')
 STAMP = re.compile(rb'"text":"(\d{12,})"')
@@ -37,7 +38,7 @@ def percentile(values: list[int], share: float) -> float:
 class Turn:
     """What all connections together have seen since the last terminal event."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_seq: dict[int, int]) -> None:
         self.bytes = self.frames = self.deltas = self.events = 0
         self.first_ns = self.end_ns = 0
         self.first_stamp = self.last_stamp = 0
@@ -46,18 +47,18 @@ class Turn:
         self.samples: list[bytes] = []
         self.run_id = ""
         self.ended: set[int] = set()
-        self.each: dict[int, list[int]] = {}  # deltas and events of each connection
+        self.each: dict[int, int] = {}  # deltas of each connection
+        self.last_seq = last_seq  # of each connection; kept from turn to turn
+        self.gaps = 0
 
     def take(self, connection: int, payload: bytes, now: int) -> None:
         """Count one frame."""
         self.bytes += len(payload)
         self.frames += 1
         deltas = payload.count(DELTA)
-        events = payload.count(EVENT)
-        self.events += events
-        mine = self.each.setdefault(connection, [0, 0])
-        mine[0] += deltas
-        mine[1] += events
+        self.each[connection] = self.each.get(connection, 0) + deltas
+        if EVENT in payload:
+            self._take_events(connection, payload)
         if deltas:
             self.deltas += deltas
             self.first_ns = self.first_ns or now
@@ -68,6 +69,14 @@ class Turn:
             self.run_id = RUN_ID.findall(payload[payload.index(TERMINAL) :])[0].decode()
             self.ended.add(connection)
             self.end_ns = now
+
+    def _take_events(self, connection: int, payload: bytes) -> None:
+        """Each event must follow the one before it; nothing is filtered here."""
+        for found in SEQ.findall(payload):
+            seq, last = int(found), self.last_seq.get(connection)
+            self.gaps += last is not None and seq != last + 1
+            self.last_seq[connection] = seq
+            self.events += 1
 
     def _take_stamps(self, payload: bytes, now: int) -> None:
         for text in STAMP.findall(payload):
@@ -87,8 +96,8 @@ class Turn:
             "frames": self.frames,
             "deltas": self.deltas,
             "events": self.events,
-            "deltas_each": [fold(each[0] for each in self.each.values()) for fold in (min, max)],
-            "events_each": [fold(each[1] for each in self.each.values()) for fold in (min, max)],
+            "deltas_each": [min(self.each.values()), max(self.each.values())],
+            "gaps": self.gaps,
             "first_ns": self.first_ns,
             "end_ns": self.end_ns,
             "first_stamp": self.first_stamp,
@@ -165,7 +174,8 @@ def main() -> None:
         selector.register(subscriber.socket, selectors.EVENT_READ, subscriber)
     selector.register(0, selectors.EVENT_READ, None)
     print("ready", flush=True)
-    turn = Turn()
+    last_seq: dict[int, int] = {}
+    turn = Turn(last_seq)
     while True:
         for key, _ in selector.select():
             if key.data is None:
@@ -178,7 +188,7 @@ def main() -> None:
                 turn.take(key.data.number, frame, now)
             if len(turn.ended) == count:
                 print(json.dumps(turn.summary(count)), flush=True)
-                turn = Turn()
+                turn = Turn(last_seq)
 
 
 if __name__ == "__main__":
