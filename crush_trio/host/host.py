@@ -249,9 +249,6 @@ class Host:
         async with self._naming:  # held until it is durable: the path may be named again then
             row = self.row(workspace_id)
             await self._wait_not_open(row)
-            # Before the commit: a crash in between must leave nothing of what was to go.
-            await trio.to_thread.run_sync(self.kit.forget_outputs, row.id)
-            await self._wait_not_open(row)
             # No await since the last look: nobody can have opened it again.
             ticket = self.store.commit_nowait(row.id, lambda tx: tx.remove_workspace())
             del self.known[row.id]
@@ -260,6 +257,7 @@ class Host:
             except Exception:
                 self.known[row.id] = row
                 raise
+            await recovery.remove_outputs(self.kit, [row.id])
 
     async def _wait_not_open(self, row: WorkspaceRow) -> None:
         while True:
@@ -381,6 +379,7 @@ async def open_host(
         try:
             await host.recover()
             nursery.start_soon(host.close_idle)
+            nursery.start_soon(recovery.remove_orphaned_outputs, store, known, kit)
             yield host
         finally:
             host.stop()

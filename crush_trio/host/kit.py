@@ -170,6 +170,10 @@ class Kit(Protocol):
         """
         ...
 
+    def output_folders(self) -> tuple[str, ...]:
+        """Every ``workspace`` and ``workspace/session`` that has a folder of outputs; blocking."""
+        ...
+
     async def kill_recorded(self, processes: tuple[LeftProcess, ...]) -> ProcessReport:
         """End what is still there of a dead server's tool processes; bounded (G10)."""
         ...

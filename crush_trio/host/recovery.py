@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 import attrs
+import trio
 
 from crush_trio import limits
 from crush_trio.host import commits, job_commits
-from crush_trio.protocol.ids import WorkspaceId
+from crush_trio.host.kit import Kit
+from crush_trio.protocol.errors import StoreError
+from crush_trio.protocol.ids import SessionId, WorkspaceId
 from crush_trio.protocol.runs import LeftProcess, Outcome, ProcessReport, RunError, RunState
 from crush_trio.store.contract import (
     Committed,
@@ -109,6 +112,39 @@ def _end(
         row.record.processes, left=tuple(process for process in left if process.pid in mine)
     )
     commits.end_as_stored(tx, row.record.id, outcome, error, report)
+
+
+# --- outputs of what was deleted ----------------------------------------------------------
+
+
+async def remove_outputs(kit: Kit, folders: Iterable[str]) -> None:
+    """Delete outputs of what is gone from the store; what resists is tried again at a start."""
+    for folder in folders:
+        try:
+            await trio.to_thread.run_sync(kit.forget_outputs, folder)
+        except StoreError as exc:
+            logger.warning("outputs of %s stay for now: %s", folder, exc)
+
+
+async def remove_orphaned_outputs(
+    store: Store, known: Mapping[WorkspaceId, WorkspaceRow], kit: Kit
+) -> None:
+    """Finish the deletions in which a server died after their commit.
+
+    Harmless beside what goes on: a session is durable before anything of it can be spilled, and a
+    workspace that is being purged now was known at the start.
+    """
+    at_start = frozenset(known)
+    for folder in await trio.to_thread.run_sync(kit.output_folders):
+        workspace, _, session = folder.partition("/")
+        try:
+            found = await store.session(SessionId(session)) if session else None
+        except StoreError as exc:
+            logger.warning("outputs were not looked at: %s", exc)
+            return
+        stored = WorkspaceId(workspace) in at_start or WorkspaceId(workspace) in known
+        if not stored or (session and found is None):
+            await remove_outputs(kit, [folder])
 
 
 @attrs.frozen

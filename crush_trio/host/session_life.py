@@ -7,6 +7,7 @@ from contextlib import suppress
 import trio
 
 from crush_trio.host import commits
+from crush_trio.host.recovery import remove_outputs
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.ids import SessionId, new_id
@@ -114,7 +115,8 @@ async def _remove(workspace: Workspace, session_ids: tuple[SessionId, ...]) -> N
                 tx.remove_session(session_id)
                 tx.emit("session", "deleted", record, session_id=session_id)
 
-    for session_id in session_ids:  # first: a crash in between must leave nothing of it
-        folder = f"{workspace.id}/{session_id}"
-        await trio.to_thread.run_sync(workspace.home.kit.forget_outputs, folder)
     await workspace.home.store.commit_nowait(workspace.id, commit).wait()
+    # After it: a crash in between must not leave a session without its outputs. What it leaves
+    # of the outputs goes at the next start.
+    folders = [f"{workspace.id}/{session_id}" for session_id in session_ids]
+    await remove_outputs(workspace.home.kit, folders)

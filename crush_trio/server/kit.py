@@ -177,6 +177,10 @@ class ServerKit:
         except OSError as exc:
             raise StoreError("store_failed", f"Tool outputs cannot be deleted: {exc}.") from exc
 
+    def output_folders(self) -> tuple[str, ...]:
+        """See `host.kit.Kit`."""
+        return self.spill.folders()
+
     def launcher_pids(self) -> tuple[int, ...]:
         """The pids of all tool process launchers that run now."""
         return tuple(process.pid for live in self.live.values() for process in live)

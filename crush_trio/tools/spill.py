@@ -94,6 +94,15 @@ class SpillArea:
             path.unlink()
             self.give_back(size)
 
+    def folders(self) -> tuple[str, ...]:
+        """Every folder, and every folder in one of these; as they are now."""
+        found: list[str] = []
+        with contextlib.suppress(OSError):  # there is none yet, or it is being removed
+            for outer in os.scandir(self.directory):
+                found.append(outer.name)
+                found += (f"{outer.name}/{inner}" for inner in os.listdir(outer.path))
+        return tuple(found)
+
     def remove_folder(self, folder: str) -> None:
         """Delete a folder with everything in it; one that is gone already is fine.
 

@@ -18,6 +18,7 @@ from tests.chaos.shim import Shim, why_not
 from tests.chaos.zygote import Forked, Zygote
 from tests.e2e.kit import UnixHTTP, environment
 
+ROOT = Path(__file__).parents[2]
 CALL_TIMEOUT_S = 20.0
 READY_S = 30.0
 
@@ -44,8 +45,7 @@ class ChaosServer:
         self.socket = home / "s"
         self.arguments = arguments
         self.env = environment(home)
-        if package is not None:
-            self.env["PYTHONPATH"] = str(package)
+        self.env["PYTHONPATH"] = str(package or ROOT)
         self.shim = None if why_not() else Shim(home)
         if self.shim is not None:
             self.env.update(self.shim.env)

@@ -101,6 +101,7 @@ PLAIN(int, fsync, FSYNC, (int fd), (fd))
 PLAIN(int, ftruncate, FTRUNCATE, (int fd, off_t size), (fd, size))
 PLAIN(int, ftruncate64, FTRUNCATE, (int fd, off64_t size), (fd, size))
 PLAIN(int, unlink, UNLINK, (const char *path), (path))
+PLAIN(int, unlinkat, UNLINK, (int fd, const char *path, int flags), (fd, path, flags))
 
 #define OPENING(name) \
     int name(const char *path, int flags, ...) { \

@@ -13,13 +13,13 @@ from tests.chaos import models
 from tests.chaos.server import ChaosServer, Unanswered
 from tests.chaos.shim import why_not
 from tests.chaos.subscriber import replay
-from tests.e2e.kit import eventually
+from tests.e2e.kit import eventually, script
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
 MOST_CALLS = 300
 """A start, a deletion or a purge has fewer writes of one kind; else the loop would not end."""
-STEPS = {"fdatasync": 1, "pwrite": 11, "send": 4}
+STEPS = {"fdatasync": 1, "pwrite": 31, "send": 9, "unlink": 2}
 """Each commit is one sync; of the writes and answers in between, each so many-th is met."""
 
 
@@ -147,7 +147,10 @@ def test_a_deletion_that_is_killed_at_any_write_is_whole_or_has_not_been(
     base = f"/v1/workspaces/{workspace}"
     session = ok(server.call("POST", f"{base}/sessions", {"title": "t"}))["id"]
     body = {"session_id": session, "prompt": "go", "run_id": "run", "permission_mode": "allow"}
-    body["model"] = models.write(server.home)["tools"]
+    spilling = {"command": "yes | head -c 1000000", "description": "much"}
+    body["model"] = script(
+        server.home / "spill.json", [{"tool": "bash", "input": spilling}], [{"text": "done"}]
+    )
     ok(server.call("POST", f"{base}/agent", body))
     assert ok(server.call("GET", "/v1/runs/run?wait=20"))["outcome"] == "completed"
     path = f"{base}/sessions/{session}" if what == "session" else f"{base}?purge=true"
@@ -157,7 +160,7 @@ def test_a_deletion_that_is_killed_at_any_write_is_whole_or_has_not_been(
     left = server.home / "left"
     shutil.copytree(server.data, left)
     seen = set()
-    for call in ("fdatasync", "pwrite", "send"):
+    for call in ("fdatasync", "pwrite", "send", "unlink"):
         for n in range(1, MOST_CALLS, STEPS[call]):
             shutil.rmtree(server.data)
             shutil.copytree(left, server.data)
@@ -192,9 +195,13 @@ def _deleted_state(server: ChaosServer, base: str, session: str) -> tuple[str, i
     if status == 200:
         assert (run_status, record["deleted"], record["prompt"]) == (200, False, "go")
         assert len(snapshot["messages"]) == len(messages)
+        assert [path.stat().st_size for path in _outputs(server, session)] == [1_000_000]
         return "there", len(messages)
     if run_status == 200:  # the tombstone; a purge takes that, too
         assert (record["deleted"], record["prompt"], record["text"]) == (True, "", "")
-    outputs = server.data / "outputs"
-    assert not outputs.exists() or session not in {p.name for p in outputs.rglob("*")}
+    eventually(lambda: not _outputs(server, session))
     return "gone", 0
+
+
+def _outputs(server: ChaosServer, session: str) -> list[Path]:
+    return list((server.data / "outputs").glob(f"*/{session}/*"))

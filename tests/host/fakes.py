@@ -30,6 +30,7 @@ from crush_trio.agent.ports import (
     ToolSpec,
 )
 from crush_trio.host.kit import OnLive
+from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.messages import TextPart
 from crush_trio.protocol.runs import LeftProcess, ProcessReport, Usage
 
@@ -290,6 +291,8 @@ class FakeKit:
     killed: list[LeftProcess] = attrs.field(factory=list)
     left: tuple[LeftProcess, ...] = ()
     forgotten: list[str] = attrs.field(factory=list)
+    left_outputs: tuple[str, ...] = ()
+    stuck_outputs: tuple[str, ...] = ()
     shells: dict[str, Shell] = attrs.field(factory=lambda: {"echo": echo, "stay": stay})
     jobs: list[FakeJob] = attrs.field(factory=list)
     job_close_s: float = 0.0
@@ -344,7 +347,13 @@ class FakeKit:
 
     def forget_outputs(self, folder: str) -> None:
         """Remember what was to be deleted."""
+        if folder in self.stuck_outputs:
+            raise StoreError("store_failed", "cannot be deleted")
         self.forgotten.append(folder)
+
+    def output_folders(self) -> tuple[str, ...]:
+        """As a dead server left them."""
+        return self.left_outputs
 
     def processes(self, on_live: OnLive, folder: str) -> ProcessHost:
         """A host without processes."""

@@ -231,3 +231,19 @@ async def test_a_kill_after_any_commit_is_recovered_from(clock: MockClock, tmp_p
                 assert any(m.run_id == record.id for m in transcript)
             for request in after.kit.fake.requests:
                 assert is_valid(request.messages)
+
+
+async def test_outputs_of_what_is_not_stored_any_more_go_at_a_start(
+    clock: MockClock, world: World
+) -> None:
+    """Contract 3: as a kill between a deletion's commit and its files leaves them."""
+    await world.start()
+    workspace, session = world.workspace.id, world.session.id
+    after = World(world.path, options=world.options)
+    after.store = fork(world.store, after)
+    gone = f"{workspace}/gone"
+    after.kit.left_outputs = (workspace, f"{workspace}/{session}", gone, "purged", "purged/gone")
+    after.kit.stuck_outputs = ("purged",)
+    async with after.opened():
+        await quiet()
+        assert after.kit.forgotten == [gone, "purged/gone"]
