@@ -106,7 +106,7 @@ class SummaryRun:
             return
         session_id, run_id = self.desk.journal.session_id, self.desk.journal.run_id
         cost = self._summary.progress.cost_usd or 0.0
-        if self._written is None or outcome is not Outcome.COMPLETED:
+        if self._written is None:
             kind_commits.add_cost(tx, session_id, cost)
             return
         after = tokens_in(self._written, self._summary.used)

@@ -187,6 +187,11 @@ async def test_a_cancel_while_a_summary_is_whole_but_not_settled_undoes_it(
     assert (record.outcome, record.message_id) == (Outcome.CANCELLED, None)
     assert [change(e) for e in await world.events() if e.kind == "message"][-1] == "deleted"
     assert len(await world.messages()) == 2
+    found = await world.store.session(world.session.id)
+    assert found is not None
+    assert found[1].summary_message_id == ""
+    assert found[1].cost == pytest.approx(20e-6), "the prompt's alone"
+    assert record.cost_usd == pytest.approx(140e-6), "it was spent all the same"
 
 
 async def test_interrupt_and_reject_go_for_commands_too(clock: MockClock, world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import pytest
 import trio
@@ -20,9 +22,11 @@ from crush_trio.agent.ports import (
     ToolResult,
 )
 from crush_trio.host.editing import edit
+from crush_trio.protocol.ids import WorkspaceId
 from crush_trio.protocol.messages import FinishPart, Message
 from crush_trio.protocol.runs import Limits, Outcome, Usage
 from crush_trio.protocol.sessions import Session
+from crush_trio.store.contract import StoredEvent
 from tests.host import fakes
 from tests.host.fakes import FakeTool
 from tests.host.world import ME, World, change, next_start, payload, quiet
@@ -130,12 +134,34 @@ async def test_a_cancel_during_a_summary_ends_the_run_and_leaves_none(
     session = await session_of(small)
     summaries = [m for m in await small.messages() if m.is_summary_message]
     assert [m.id for m in summaries] == [m for m in [session.summary_message_id] if m]
+    assert summaries == [], "the cancel came before the commit"
     last = (await small.messages())[-1]
     assert last.finish() is not None
     assert last.finish().reason == "canceled"  # type: ignore[union-attr]
     ends = [e for e in await small.events() if e.run_id == run.id]
     assert ends[-1].kind == "run_complete"
     await small.ended(small.submit("next", compact=False))
+
+
+async def test_a_cancel_after_a_summary_ends_the_run_and_keeps_the_whole_one(
+    clock: MockClock, small: World
+) -> None:
+    """G4, I18: what was committed counts; the session is not full any more."""
+    original, token = small.journal, trio.lowlevel.current_trio_token()
+
+    class Watching:
+        def publish(self, workspace_id: WorkspaceId, events: Sequence[StoredEvent]) -> None:
+            original.publish(workspace_id, events)
+            if any(e.kind == "agent_event" for e in events) and small.session.queue.current:
+                token.run_sync_soon(small.session.cancel, ME)
+
+    small.journal = Watching()  # type: ignore[assignment]
+    (record,) = await small.ended(small.submit("fill"))
+    assert record.outcome is Outcome.CANCELLED
+    session = await session_of(small)
+    (summary,) = [m for m in await small.messages() if m.is_summary_message]
+    assert session.summary_message_id == summary.id
+    assert (session.prompt_tokens, session.completion_tokens) == (0, 20)
 
 
 def _is_summary(world: World) -> bool:
