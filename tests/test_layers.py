@@ -69,7 +69,8 @@ NURSERIES: dict[str, str] = {
     "server/routes/stream.py": "inbox and outbox of one websocket",
     "server/streams/many.py": "inbox, orders and outboxes of one socket with several workspaces",
     "server/serve.py": "the server's services and its signals",
-    "tools/processes.py": "the output readers of one process",
+    "tools/command_output.py": "the output readers of one process",
+    "tools/processes.py": "the ends of one run's commands, side by side",
 }
 
 # Third-party or standard module → the layers that may know it.
