@@ -59,45 +59,15 @@ class CrashChecker:
         return wrongs
 
     def _check(self, state: State, scenario: Scenario) -> Iterator[str]:
-        found, halfway, wrongs = self._start(state.tables)
+        found, halfway, wrongs = start_again(self.template, state.tables)
         yield from wrongs
         yield from self._judge(state.tables, found, scenario)
         for tables in halfway:
-            again, _, wrongs = self._start(tables)
+            again, _, wrongs = start_again(self.template, tables)
             yield from (f"killed in recovery: {wrong}" for wrong in wrongs)
             yield from self._judge(state.tables, again, scenario)
             if _ends(again) != _ends(found):
                 yield f"I12: recovered {_ends(found)}, after a second kill {_ends(again)}"
-
-    def _start(self, tables: Tables) -> tuple[Tables, list[Tables], list[str]]:
-        """The next server's life: the tables it leaves, those in the middle of its recovery, and
-        what went wrong."""
-        w: list[Explored] = []
-        halfway: list[Tables] = []
-
-        async def main(choices: Choices) -> None:
-            made = Explored(choices, self.template, HostOptions(), keep_states=True, revived=True)
-            w.append(made)
-            async with made.opened(tables):
-                # Recovery is over when the host is open: what it has committed so far is all
-                # that a second kill could find, but for the last, which is the whole of it.
-                owed = {
-                    run_id
-                    for run_id, entry in tables.runs.rows.items()
-                    if entry.row.record.state is not RunState.FINISHED
-                }
-                for kept in made.disk.states[:-1]:
-                    ended = {i for i in owed if kept.tables.runs.rows[i].row.record.outcome}
-                    if ended:
-                        halfway.append(kept.tables)
-
-        try:
-            run_schedule(main, Choices(Recorded({})))
-        except Hang as exc:
-            return tables, [], [f"I9: the next start hangs: {exc}"]
-        except Exception as exc:
-            return tables, [], [f"I9: the next start fails: {exc!r}"]
-        return w[0].disk.tables, halfway, w[0].ledger.wrongs
 
     def _judge(self, before: Tables, after: Tables, scenario: Scenario) -> Iterator[str]:
         yield from check_tables(after, self.template.workspace_id, whole=scenario.whole)
@@ -123,6 +93,37 @@ class CrashChecker:
         for session_id, turns in begun.items():
             if list(dict.fromkeys(turns)) != sorted(set(turns)):
                 yield f"I5: what waited in {session_id} began in the order {turns}"
+
+
+def start_again(template: Template, tables: Tables) -> tuple[Tables, list[Tables], list[str]]:
+    """The next server's life: the tables it leaves, those in the middle of its recovery, and
+    what went wrong."""
+    w: list[Explored] = []
+    halfway: list[Tables] = []
+
+    async def main(choices: Choices) -> None:
+        made = Explored(choices, template, HostOptions(), keep_states=True, revived=True)
+        w.append(made)
+        async with made.opened(tables):
+            # Recovery is over when the host is open: what it has committed so far is all
+            # that a second kill could find, but for the last, which is the whole of it.
+            owed = {
+                run_id
+                for run_id, entry in tables.runs.rows.items()
+                if entry.row.record.state is not RunState.FINISHED
+            }
+            for kept in made.disk.states[:-1]:
+                ended = {i for i in owed if kept.tables.runs.rows[i].row.record.outcome}
+                if ended:
+                    halfway.append(kept.tables)
+
+    try:
+        run_schedule(main, Choices(Recorded({})))
+    except Hang as exc:
+        return tables, [], [f"I9: the next start hangs: {exc}"]
+    except Exception as exc:
+        return tables, [], [f"I9: the next start fails: {exc!r}"]
+    return w[0].disk.tables, halfway, w[0].ledger.wrongs
 
 
 def _judge_run(was: RunRow, now: RunRow) -> Iterator[str]:

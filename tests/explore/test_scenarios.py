@@ -10,13 +10,13 @@ from tests.explore.runner import Explorer, Tally, exploring
 from tests.explore.scenarios import SCENARIOS
 from tests.explore.strategies import NAMES
 
-SCHEDULES = 6  # of each scenario and strategy: seconds, not minutes
+SCHEDULES = 4  # of each scenario and strategy: seconds, not minutes
 
 
 @pytest.fixture(scope="module")
 def explorer() -> Iterator[Explorer]:
-    """All commits of every third schedule are crash points."""
-    with exploring(crash_every=3) as made:
+    """All commits of every fourth schedule are crash points."""
+    with exploring(crash_every=4) as made:
         yield made
 
 
