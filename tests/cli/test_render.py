@@ -143,3 +143,26 @@ def test_a_stored_message_is_readable_and_flat_parts_have_the_shape_of_cw() -> N
          "metadata": "", "is_error": False},
         {"type": "binary", "size": 3, "mime_type": "image/png"},
     ]  # fmt: skip
+
+
+def test_commands_and_summaries_are_shown_as_a_person_would_have_typed_them() -> None:
+    """CW 3.5: `!command` with its output as it comes, and what a summary made of how much."""
+    live = LiveText()
+    data = {"command": "ls -l", "output": "", "exit_code": 137}
+    notice = {"type": "summarize", "tokens_before": 4000, "tokens_after": 30}
+    output = {"type": "tool_output", "tool_call_id": "r", "run_id": "r", "stream": "stdout"}
+    frames = [
+        message("user", part("shell_command", **data)),
+        {**output, "offset": 0, "text": "one\n"},
+        {**output, "offset": 0, "text": "one\ntwo\n"},
+        {**output, "tool_call_id": "a tool's", "offset": 0, "text": "hidden"},
+        {"type": "agent_event", "payload": {"type": "created", "payload": notice}},
+    ]
+    shown = "".join(live.take(frame) for frame in frames)
+    assert shown == "> !ls -l\none\ntwo\n── summarised 4000 tokens to 30\n"
+    stored = message_text({"role": "user", "parts": [part("shell_command", **data)]})
+    assert stored.splitlines()[:2] == ["── user", "$ ls -l"]
+    rows = runs_table(
+        [{"id": "a", "kind": "shell", "prompt": "ls"}, {"id": "b", "kind": "summarize"}], now_ms=0
+    )
+    assert [line.split()[-1] for line in rows.splitlines()[1:]] == ["!ls", "/summarize"]

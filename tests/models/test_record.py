@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import attrs
 import orjson
 import pytest
 import trio
@@ -200,3 +201,15 @@ async def test_calls_that_stream_side_by_side_are_recorded_one_after_the_other(
     step = orjson.loads(path.read_bytes())["steps"][0]
     assert [action["tool"] for action in step["actions"]] == ["view", "ls"]
     assert step["finish"] == "tool_use"
+
+
+async def test_a_recorded_summary_is_played_again_as_one(tmp_path: Path) -> None:
+    """R65: it takes no step away from the run."""
+    original = script_of({"actions": [{"text": "a"}]}, summary=[{"actions": [{"text": "b"}]}])
+    recording = RecordingModel(original, tmp_path / "made.json")
+    summary = attrs.evolve(request(), summary=True)
+    for asked in (summary, request()):
+        await recording.stream(asked, lambda _event: None)
+    again = replay(tmp_path / "made.json")
+    assert text_of((await play(again, summary))[0]) == "b"
+    assert text_of((await play(again, request()))[0]) == "a"

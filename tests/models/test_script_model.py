@@ -6,6 +6,7 @@ import time
 from itertools import pairwise
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -283,3 +284,25 @@ async def test_a_title_is_answered_only_if_the_script_has_one(
     with trio.move_on_after(1e6) as scope:
         await play(silent, request())
     assert scope.cancelled_caught
+
+
+async def test_a_summary_is_played_from_its_own_steps_and_counted_by_itself() -> None:
+    """R65: the n-th request for one gets the n-th, further ones the last."""
+    model = script_of(
+        {"actions": [{"text": "step"}]},
+        summary=[{"actions": [{"text": "first"}]}, {"actions": [{"text": "last"}]}],
+    )
+    for number, text in [(1, "first"), (2, "last"), (9, "last")]:
+        asked = attrs.evolve(request(step=number), summary=True)
+        assert text_of((await play(model, asked))[0]) == text
+    assert text_of((await play(model, request()))[0]) == "step"
+    with pytest.raises(ModelError, match="summary"):
+        await play(script(), attrs.evolve(request(), summary=True))
+
+
+async def test_a_summary_among_the_messages_is_not_counted_as_a_prompt() -> None:
+    """R64: `prompt_number` speaks of what people wrote."""
+    shown = attrs.evolve(user("what was said", run_id=None), is_summary_message=True)
+    second = {"actions": [{"text": "second"}], "when": {"prompt_number": 2}}
+    model = script_of(second, {"actions": [{"text": "first"}], "when": {"prompt_number": 1}})
+    assert text_of((await play(model, request(shown, user("go"))))[0]) == "first"
