@@ -27,6 +27,8 @@ WATCHDOG_EXTRA_S = 1.0
 
 # --- store --------------------------------------------------------------------------------
 BUSY_TIMEOUT_S = 5.0  # a locked database is waited for this long (contract 3)
+DEAD_HOLDER_S = 3.0  # for a dead server's lock to go with the last of its forks; then it is in use
+DEAD_HOLDER_LOOK_S = 0.02  # between two looks whether it has gone
 GROUP_COMMIT_MAX = 256  # commits joined into one transaction; the rest wait for the next
 DISK_FULL_RETRY_S = 1.0  # a terminal commit on a full disk is tried again this often, until it fits
 EVENT_RETENTION_S = 7 * 24 * 3600.0  # older events go, except an open run's (G8)

@@ -327,6 +327,37 @@ async def test_kills_before_the_lock_file_is_written_do_not_begin_a_new_epoch(
     assert await visit(tmp_path) == first
 
 
+HOLD_IN_A_FORK = """
+import os, sys
+from pathlib import Path
+from crush_trio.store.sqlite.lock import DirectoryLock
+
+lock = DirectoryLock.take(Path(sys.argv[1]))
+lock.note(opens=1)
+if os.fork():
+    os._exit(0)
+sys.stdin.read()
+"""
+
+
+def test_a_dead_servers_lock_is_waited_for_while_a_fork_of_it_still_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill in the middle of starting a tool: the next start does not fail for it, unless that
+    takes too long."""
+    command = [sys.executable, "-c", HOLD_IN_A_FORK, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as holder:
+        assert holder.wait(30) == 0
+        monkeypatch.setattr(limits, "DEAD_HOLDER_S", 0.1)
+        with pytest.raises(StoreError) as caught:
+            DirectoryLock.take(tmp_path)
+        assert caught.value.code == "data_dir_in_use"
+        monkeypatch.setattr(limits, "DEAD_HOLDER_S", 20.0)
+        assert holder.stdin is not None
+        holder.stdin.close()  # the fork ends, some time after this
+        DirectoryLock.take(tmp_path).release()
+
+
 async def test_a_lock_file_with_the_end_of_an_older_line_is_read(tmp_path: Path) -> None:
     """G8: as a kill between writing the line and cutting the file leaves it."""
     first = await visit(tmp_path)

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from crush_trio import limits
 from crush_trio.protocol.errors import StoreError
 
 LOCK_NAME = "lock"
@@ -38,7 +39,10 @@ class DirectoryLock:
 
     @classmethod
     def take(cls, directory: Path) -> DirectoryLock:
-        """Lock the directory, without waiting.
+        """Lock the directory. Blocking, but only while the holder is dead, and bounded.
+
+        A server that is killed while it starts a process leaves its lock to that process, until
+        the program is loaded there and has closed it.
 
         Raises:
             StoreError: ``data_dir_in_use`` names the holder; ``store_unwritable``.
@@ -52,13 +56,18 @@ class DirectoryLock:
                 f"the data directory {directory} cannot be written: {exc.strerror}; "
                 "choose another with --data-dir",
             ) from exc
-        previous = _read(fd)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            os.close(fd)
-            raise StoreError("data_dir_in_use", _in_use(directory, previous)) from exc
-        return cls(fd, directory, _read(fd))
+        deadline = time.monotonic() + limits.DEAD_HOLDER_S
+        while True:
+            previous = _read(fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                if not _is_dead(previous) or time.monotonic() > deadline:
+                    os.close(fd)
+                    raise StoreError("data_dir_in_use", _in_use(directory, previous)) from exc
+                time.sleep(limits.DEAD_HOLDER_LOOK_S)
+            else:
+                return cls(fd, directory, _read(fd))
 
     def note(self, *, url: str | None = None, opens: int | None = None) -> None:
         """Write who holds the directory, for whoever finds it locked."""
@@ -75,6 +84,18 @@ class DirectoryLock:
     def release(self) -> None:
         """Unlock. The file stays: removing it would let two processes lock two files."""
         os.close(self._fd)
+
+
+def _is_dead(holder: Holder | None) -> bool:
+    if holder is None or holder.pid <= 0:
+        return False
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # somebody else's: it lives
+    return False
 
 
 def _read(fd: int) -> Holder | None:
