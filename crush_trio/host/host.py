@@ -60,6 +60,8 @@ class Host:
     open_runs: dict[RunId, OpenRun] = attrs.field(factory=dict, init=False)
     clients: Clients = attrs.field(factory=Clients, init=False)
     stopping: bool = attrs.field(default=False, init=False)
+    endings: int = attrs.field(default=0, init=False)
+    """How often a run has left `open_runs`."""
     last_used: float = attrs.field(factory=trio.current_time, init=False)
     _open: dict[WorkspaceId, Workspace] = attrs.field(factory=dict, init=False)
     _closing: dict[WorkspaceId, trio.Event] = attrs.field(factory=dict, init=False)
@@ -96,6 +98,7 @@ class Host:
 
     def note_end(self, run_id: RunId) -> None:
         """A run's terminal event is durable and published, or it was never accepted."""
+        self.endings += 1
         open_run = self.open_runs.pop(run_id, None)
         if open_run is not None:
             open_run.ended.set()

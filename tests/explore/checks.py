@@ -159,6 +159,9 @@ def check_promises(ledger: Ledger, tables: Tables) -> Iterator[str]:
     given = sum(action == "allow" for action in ledger.answers.values())
     if ledger.allowed > given:
         yield f"I15: {ledger.allowed} calls were allowed by {given} answers"
+    for ghost in ledger.ghosts:
+        if getattr(ghost.accepted, "_error", None) is None and not ledger.stopped:
+            yield f"I7: {ghost.id} was accepted in a session that is gone"
     for each in ledger.twins:
         if not each.refused and not ledger.faults and not ledger.stopped:
             yield f"I11: {each.id} was accepted twice"

@@ -71,6 +71,7 @@ class Ledger:
     entries: dict[RunId, Entry] = attrs.field(factory=dict, init=False)
     answers: dict[str, str] = attrs.field(factory=dict, init=False)
     allowed: int = attrs.field(default=0, init=False)
+    ghosts: list[OpenRun] = attrs.field(factory=list, init=False)
     twins: list[Entry] = attrs.field(factory=list, init=False)
     facts: list[Fact] = attrs.field(factory=list, init=False)
     wrongs: list[str] = attrs.field(factory=list, init=False)

@@ -10,6 +10,7 @@ from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
 from crush_trio.host.open_run import OpenRun
+from crush_trio.host.session import Session
 from crush_trio.host.summary_run import NO_LANGUAGE_MODEL
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol import codec
@@ -64,21 +65,26 @@ async def accepted(
         Refused: ``run_id_conflict``, or as `Workspace.submit`.
         StoreError: Nothing changed.
     """
-    receipt = await _earlier(services, request.run_id, digest)
-    if receipt is None:
-        receipt = await _accept(services, workspace, request, digest, kind=kind)
-    return receipt
+    while True:
+        endings = services.host.endings
+        receipt = await _earlier(services, request.run_id, digest)
+        if receipt is not None:
+            return receipt
+        session = await workspace.session(SessionId(request.session_id))
+        # A run of this id may have been accepted and have ended since the store was read.
+        if request.run_id is None or services.host.endings == endings:
+            return await _accept(services, workspace, session, request, digest, kind=kind)
 
 
 async def _accept(
     services: Services,
     workspace: Workspace,
+    session: Session,
     request: PromptRequest,
     digest: str,
     *,
-    kind: str = "prompt",
+    kind: str,
 ) -> Receipt:
-    session = await workspace.session(SessionId(request.session_id))
     local = current_call().peer.is_unix or services.options.allow_script_models
     model = None  # a command has none
     if kind != "shell":
@@ -87,8 +93,8 @@ async def _accept(
             raise Refused("no_language_model", NO_LANGUAGE_MODEL)
     if request.record is not None:
         services.kit.check_record(request.record, local=local)
-    # Two requests with one id may have come this far together: `open_run` is looked at again
-    # with no await before the acceptance.
+    # Two requests with one id may have come this far together: `open_run` is looked at again,
+    # with no await since the caller's look at the endings and none before the acceptance.
     twin = services.host.open_run(request.run_id) if request.run_id else None
     if twin is not None:
         return await _receipt_of(twin, digest)
