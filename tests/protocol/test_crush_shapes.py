@@ -161,6 +161,12 @@ KIND_PAYLOADS: dict[str, dict[str, Any]] = {
         "tool_calls": 0, "denied": 0, "steered_into": None, "cancelled_by": None,
         "processes": PROCESSES, "first_seq": 40, "last_seq": 0, "deleted": False,
     },
+    "job": {
+        "job_id": "00A", "workspace_id": "w-1", "session_id": "s-41", "origin_run": "r-1",
+        "tool_call_id": "c-2", "command": "make serve", "description": "Serve", "working_dir": "/s",
+        "started_at_ms": 1790000000130, "state": "exited", "exit_code": 0,
+        "ended_at_ms": 1790000000190, "output_bytes": 12, "left": [],
+    },
 }  # fmt: skip
 
 
