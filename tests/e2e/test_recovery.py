@@ -74,6 +74,10 @@ def test_wait_exits_9_for_a_lost_run_and_0_for_the_one_that_went_on(
     server.start()
     assert server.cli("wait", "running").returncode == 9
     assert server.cli("wait", "queued").returncode == 0
+    listed = server.cli("ps", "--all", "--json")
+    assert listed.returncode == 0, listed.stderr
+    found = {run["id"]: run["outcome"] for run in json.loads(listed.stdout)}
+    assert found == {"running": "lost", "queued": "completed"}
 
 
 def test_a_queued_run_that_waited_too_long_ends_lost_as_stale(
