@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -136,7 +137,11 @@ class RunProcesses:
             completed = True
         finally:
             if not completed:
-                await self._end(launched)  # noqa: ASYNC102  # shields and bounds itself
+                # Cancelled, the run ends: what its earlier calls have left is ended beside this
+                # call, not after it, or the two graces would add up (G4).
+                cancelled = trio.current_effective_deadline() == -math.inf
+                ending = tuple(self._launched) if cancelled else (launched,)
+                await self._end_together(ending)  # noqa: ASYNC102  # shields and bounds itself
                 await call.abandon(launched)  # noqa: ASYNC102  # so does this
             launched.hand_over_output()
         return result
@@ -152,6 +157,12 @@ class RunProcesses:
     async def _end(self, launched: Launched) -> None:
         await launched.end()
         self._settle(launched)
+
+    async def _end_together(self, several: Sequence[Launched]) -> None:
+        with trio.move_on_after(KILL_TOTAL_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for launched in several:
+                    nursery.start_soon(self._end, launched)
 
     def _settle(self, launched: Launched) -> None:
         """Count what a launcher did and let go of it; the second time changes nothing."""
@@ -174,10 +185,7 @@ class RunProcesses:
             ``left`` names those that are alive all the same.
         """
         self._closed = True
-        with trio.move_on_after(KILL_TOTAL_S, shield=True):
-            async with trio.open_nursery() as nursery:
-                for launched in self._launched:
-                    nursery.start_soon(self._end, launched)
+        await self._end_together(tuple(self._launched))
         self._left |= {one.pid: one for one in self.live()}
         left = process_table.still_there(self._left.values())
         return ProcessReport(started=self._started, killed=self._killed, left=left)

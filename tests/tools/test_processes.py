@@ -283,6 +283,23 @@ async def test_many_calls_side_by_side_are_all_closed_in_the_time_of_one(spill: 
     assert (report.started, report.left) == (8, ())
 
 
+async def test_a_cancelled_call_takes_what_earlier_calls_left_along_in_the_time_of_one(
+    spill: SpillArea, tmp_path: Path
+) -> None:
+    run = RunProcesses(spill)
+    stubborn = "trap '' TERM; touch {}; while :; do sleep 0.1; done"
+    left = stubborn.format(tmp_path / "left")
+    await sh(run, f"({left}) & while [ ! -e {tmp_path}/left ]; do sleep 0.01; done")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sh, run, stubborn.format(tmp_path / "ready"))
+        await until_file(tmp_path / "ready")
+        began = trio.current_time()
+        nursery.cancel_scope.cancel()
+    report = await run.aclose()
+    assert trio.current_time() - began < KILL_TOTAL_S + 0.3
+    assert (report.started, report.left) == (2, ())
+
+
 async def test_what_is_live_is_announced_when_it_begins_and_when_it_ends(spill: SpillArea) -> None:
     seen: list[tuple[LeftProcess, ...]] = []
     run = RunProcesses(spill, seen.append)
