@@ -152,6 +152,9 @@ class Jobs:
                 job.exited = True
         except (OSError, StoreError) as exc:
             job.failure = exc
+        except Exception as exc:  # one command must not end the workspace, and the server with it
+            logger.exception("job %s failed", job.record.job_id)
+            job.failure = exc
         finally:
             with trio.CancelScope(shield=True):  # bounds: KILL_TOTAL_S, and one commit
                 await self._settle(job)

@@ -20,7 +20,7 @@ from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.ids import RunId
 from crush_trio.protocol.jobs import JobState
 from crush_trio.protocol.runs import LeftProcess, Outcome
-from tests.host.fakes import FakeTool, ask_for, silent
+from tests.host.fakes import FakeJob, FakeTool, ask_for, silent
 from tests.host.world import ME, World, change, fork, next_start, payload, quiet
 
 Show = Callable[[str, str], None]
@@ -277,6 +277,24 @@ async def test_who_waits_for_output_is_woken_by_it_by_the_end_and_by_closing(
         await quiet()
         world.host.close(world.workspace)
     assert trio.current_time() - began < 10
+
+
+async def test_a_job_whose_process_cannot_be_followed_ends_alone(
+    world: World, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def garbled(process: FakeJob, command: str, **_: object) -> int:
+        process.on_live((LeftProcess(process.pid, "1@boot", command),))
+        await trio.sleep(1)
+        raise ExceptionGroup("its launcher talks nonsense", [ValueError()])
+
+    monkeypatch.setattr(FakeJob, "run", garbled)
+    job = await start(view(world))
+    await job.ended.wait()
+    assert world.host.find_open(world.workspace.id) is world.workspace
+    assert [(what, said["state"]) for what, said in await told(world)] == [
+        ("created", "running"),
+        ("updated", "killed"),
+    ]
 
 
 async def test_output_is_read_in_whole_characters(world: World, clock: MockClock) -> None:
