@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,11 @@ from websockets.sync.client import unix_connect
 from crush_trio import limits
 from tests.e2e.kit import Json, Server, eventually, is_end_of, script
 from tests.e2e.streams import Many, ended, is_event, many, with_limits
+
+UPGRADE = (
+    b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +279,53 @@ def test_a_busy_workspace_does_not_starve_a_quiet_one(
         after = stream.until_end_of(run)
     sizes = [sum(len(f.get("text", "")) for f in frames) for frames in (before, after)]
     assert sizes[0] < 1_500_000 < sizes[1]
+
+
+def tell(peer: socket.socket, value: Json) -> None:
+    """Send an object as a client does, masked, with the mask that changes nothing."""
+    data = json.dumps(value).encode()
+    peer.sendall(bytes((0x81, 0x80 | len(data), 0, 0, 0, 0)) + data)
+
+
+def whole_frames(data: bytes) -> Iterator[bytes]:
+    """The texts of a server's frames; each begins where the one before it ended."""
+    while len(data) >= 10:
+        assert data[0] == 0x81, "no frame begins here"
+        length, start = data[1], 2
+        if length >= 126:
+            start = 4 if length == 126 else 10
+            length = int.from_bytes(data[2:start], "big")
+        if start + length > len(data):
+            return
+        yield data[start : start + length]
+        data = data[start + length :]
+
+
+def test_a_slow_reader_of_many_workspaces_is_not_taken_for_one_that_stopped(home: Path) -> None:
+    """G9: what is bounded is one send, not the wait of 16 workspaces for their turn."""
+    with ended(with_limits(home, SEND_BLOCKED_S=1.5)) as server:
+        every = [server.workspace(home / f"w{number}") for number in range(16)]
+        model = script(home / "m.json", [{"text": "x" * 200_000}])
+        runs = [server.prompt(w, server.session(w), "go", model=model)["run_id"] for w in every]
+        for run in runs:
+            server.ended(run)
+        peer = socket.socket(socket.AF_UNIX)
+        peer.settimeout(20)
+        peer.connect(server.socket_path)
+        peer.sendall(UPGRADE)
+        assert peer.recv(4096).startswith(b"HTTP/1.1 101")
+        for workspace in every:
+            tell(peer, {"type": "subscribe", "workspace_id": workspace, "after": "start"})
+        taken = b""
+        for _ in range(45):
+            time.sleep(0.1)  # this is how it reads: a frame takes 0.3 s, all of them take 5 s
+            tell(peer, {"type": "ping"})  # the answer must not get into the middle of a frame
+            data = peer.recv(64 * 1024)
+            assert data, "it was cut off"
+            taken += data
+        peer.close()
+    kinds = {item["type"] for frame in whole_frames(taken) for item in json.loads(frame)}
+    assert {"subscribed", "pong", "run_complete"} <= kinds
 
 
 def test_a_subscribed_workspace_stays_open_until_it_is_given_up(home: Path) -> None:
