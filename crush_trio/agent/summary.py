@@ -119,6 +119,7 @@ class Summary:
                 again = StreamReset(tried + 1, limits.SUMMARY_TRIES, 0.0, exc.message)
                 live.apply(again)
                 self.journal.show_reset(again)
+                self.journal.show_waiting_on("summarize")  # it is asked again at once
                 continue
             if not live.present().text().strip():
                 raise ModelError("empty_answer", "The model gave an empty summary.", title=TITLE)

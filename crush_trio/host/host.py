@@ -362,9 +362,12 @@ class Host:
             requeue_within_s=self.options.requeue_within_s,
             kill_recorded=self.kit.kill_recorded,
         )
+        sessions = []
         for row in going_on:
             workspace = await self.open(row.record.workspace_id)
-            session = await workspace.session(row.record.session_id)
+            sessions.append(await workspace.session(row.record.session_id))
+        # All in one step: the first to begin must see those that were moved behind it.
+        for row, session in zip(going_on, sessions, strict=True):
             open_run = session.restore(row, recovery.already_accepted(row))
             self.open_runs[open_run.id] = open_run
         return len(going_on)

@@ -22,11 +22,12 @@ from crush_trio.agent.ports import (
     ToolResult,
 )
 from crush_trio.host.editing import edit
-from crush_trio.protocol.ids import WorkspaceId
+from crush_trio.protocol.ids import SessionId, WorkspaceId
 from crush_trio.protocol.messages import FinishPart, Message
 from crush_trio.protocol.runs import Limits, Outcome, Usage
 from crush_trio.protocol.sessions import Session
 from crush_trio.store.contract import StoredEvent
+from crush_trio.store.memory import MemoryStore
 from tests.host import fakes
 from tests.host.fakes import FakeTool
 from tests.host.world import ME, World, change, next_start, payload, quiet
@@ -272,6 +273,54 @@ async def test_what_was_moved_behind_a_summary_is_not_lost_from_the_history(
     (whole,) = [m for m in messages if m.is_summary_message]
     assert whole.leaves_out == (early.id,)
     assert isinstance(whole.parts[-1], FinishPart)
+
+
+async def test_a_summary_that_is_asked_for_again_with_less_does_not_wait_for_a_retry(
+    clock: MockClock, small: World
+) -> None:
+    said: list[str | None] = []
+
+    async def too_long_once(request: ModelRequest, emit: Emit) -> StepEnd:
+        if request.step == 1:
+            raise ModelError("context_too_long", "too long")
+        await trio.sleep(1)
+        said.append((await small.record("r2")).waiting_on)
+        emit(TextDelta("short"))
+        return StepEnd("end_turn")
+
+    small.kit.fake.acts["SUMMARY"] = too_long_once
+    await small.ended(small.submit("hello"), small.submit("", kind="summarize"))
+    assert said == ["summarize"]
+
+
+async def test_what_was_moved_behind_a_summary_is_left_out_after_a_restart_too(
+    clock: MockClock, small: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G2, G7: also when the next server needs a while to read the sessions of others."""
+    small.kit.fake.acts["hang"] = fakes.hang
+    other = await small.new_session()
+    small.submit("hang")
+    between = small.submit("between")
+    small.submit("hang", session=other)
+    small.submit("theirs", session=other)
+    late, summary = small.submit("late"), small.submit("", kind="summarize")
+    await quiet()
+    await edit(small.session, summary.id, None, 1).wait()
+    await small.session.cancel(ME, between.id).wait()
+    read = MemoryStore.session
+
+    async def slowly(
+        store: MemoryStore, session_id: SessionId
+    ) -> tuple[WorkspaceId, Session] | None:
+        await trio.sleep(0.1)
+        return await read(store, session_id)
+
+    monkeypatch.setattr(MemoryStore, "session", slowly)
+    async with next_start(small) as after:
+        await after.all_ended()
+        messages = await after.store.messages(small.session.id)
+        (whole,) = [m for m in messages if m.is_summary_message]
+        assert whole.leaves_out == (late.id,)
 
 
 async def test_a_summary_run_that_reaches_a_limit_leaves_the_pointer(
