@@ -4,8 +4,8 @@
 
 From the spawn of ``crush-trio serve`` to its ready line, alternating: an empty data directory; one
 with so many sessions in twenty workspaces, each with a finished run, after an orderly end; the
-same after a SIGKILL. In the first of these a hundred runs wait. Medians, in milliseconds. `goal`:
-at most 1,000.
+same after a SIGKILL. In the first of these a hundred runs wait. Medians, in milliseconds, and how
+much of it was processor time, which a loaded machine changes less. `goal`: at most 1,000.
 """
 
 from __future__ import annotations
@@ -79,8 +79,11 @@ async def fill(data: Path, sessions: int) -> None:
                 await ticket.wait()
 
 
-def restart(data: Path, *, kill: bool) -> float:
-    """Milliseconds to the ready line; then the server is ended."""
+TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def restart(data: Path, *, kill: bool) -> tuple[float, float]:
+    """Milliseconds to the ready line, and of the processor until then; then the server is ended."""
     command = [sys.executable, "-m", "crush_trio", "serve", "--data-dir", str(data)]
     env = {"PATH": os.environ["PATH"], "HOME": str(data.parent), "LANG": "C.UTF-8"}
     began = time.perf_counter()
@@ -94,6 +97,8 @@ def restart(data: Path, *, kill: bool) -> float:
         assert server.stdout is not None
         line = server.stdout.readline()
         took = (time.perf_counter() - began) * 1000
+        fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+        used = (int(fields[11]) + int(fields[12])) * TICK_MS
         if kill:
             server.kill()
         else:
@@ -101,7 +106,7 @@ def restart(data: Path, *, kill: bool) -> float:
         server.wait(30)
     if not line.startswith("listening on"):
         raise RuntimeError("the server did not start")
-    return took
+    return took, used
 
 
 def main() -> int:
@@ -111,7 +116,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    times: dict[str, list[float]] = {"empty": [], "stored": [], "stored, killed": []}
+    times: dict[str, list[tuple[float, float]]] = {"empty": [], "stored": [], "stored, killed": []}
     with tempfile.TemporaryDirectory(prefix="ct") as name:
         homes = [Path(name) / "empty", Path(name) / "stored"]
         for home in homes:
@@ -122,13 +127,16 @@ def main() -> int:
             times["empty"].append(restart(homes[0] / "data", kill=False))
             times["stored, killed"].append(restart(homes[1] / "data", kill=False))
             times["stored"].append(restart(homes[1] / "data", kill=True))
-    found = {what: statistics.median(each) for what, each in times.items()}
+    found = {
+        what: [statistics.median(kind) for kind in zip(*each, strict=True)]
+        for what, each in times.items()
+    }
     if arguments.json:
         print(json.dumps(found))
     else:
         for what, value in found.items():
-            print(f"{what:16} {value:8.0f} ms")
-    return 0 if max(found.values()) <= GOAL_MS else 1
+            print(f"{what:16} {value[0]:8.0f} ms, of the processor {value[1]:6.0f} ms")
+    return 0 if max(took for took, _ in found.values()) <= GOAL_MS else 1
 
 
 if __name__ == "__main__":
