@@ -10,8 +10,8 @@ from crush_trio.host import commits
 from crush_trio.host.recovery import remove_outputs
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import Refused, StoreError
-from crush_trio.protocol.ids import SessionId, new_id
-from crush_trio.protocol.runs import CancelledBy
+from crush_trio.protocol.ids import RunId, SessionId, new_id
+from crush_trio.protocol.runs import CancelledBy, RunState
 from crush_trio.protocol.sessions import Session as SessionRecord
 from crush_trio.store.contract import Transaction
 
@@ -88,6 +88,7 @@ async def _delete(workspace: Workspace, session_id: SessionId, by: CancelledBy) 
             session.close(by)
         for open_run in [each for session in doomed for each in session.unfinished()]:
             await open_run.ended.wait()
+            await _check_ended(workspace, open_run.id)
         await workspace.home.jobs.end_sessions(session.id for session in doomed)
         await _remove(workspace, tuple(session.id for session in doomed))
     except StoreError:
@@ -96,6 +97,16 @@ async def _delete(workspace: Workspace, session_id: SessionId, by: CancelledBy) 
         raise
     for session in doomed:
         workspace.forget_session(session.id)
+
+
+async def _check_ended(workspace: Workspace, run_id: RunId) -> None:
+    """A run counts as ended also if its ending could not be stored before the server stopped.
+
+    The next start has to end it then, and for that it needs its session.
+    """
+    row = await workspace.home.store.run(run_id)
+    if row is not None and row.record.state is not RunState.FINISHED:
+        raise StoreError("store_failed", "The session was kept: a run's ending cannot be stored.")
 
 
 async def _below(workspace: Workspace, session_id: SessionId) -> tuple[SessionId, ...]:

@@ -12,7 +12,7 @@ from crush_trio.protocol.errors import ConfigError, Refused, StoreError
 from crush_trio.protocol.runs import Limits, Outcome, RunState
 from tests.host import fakes
 from tests.host.fakes import FakeTool, Gate, ask_for
-from tests.host.world import ME, World, payload, quiet
+from tests.host.world import ME, World, next_start, payload, quiet
 
 
 async def test_a_run_completes_and_says_so_last(clock: MockClock, world: World) -> None:
@@ -196,6 +196,30 @@ async def test_a_session_that_goes_while_a_prompt_comes_does_not_take_it(
     assert world.host.open_run(run.id) is None
     assert await world.store.run(run.id) is None
     world.session = await world.new_session()
+
+
+async def test_a_session_is_kept_if_the_ending_of_its_run_could_not_be_stored(
+    clock: MockClock, world: World
+) -> None:
+    """G1, G2: the next start has to end the run, and finds it whole."""
+    world.kit.fake.acts["hang"] = fakes.hang
+    world.kit.close_s = 1.0
+    run = world.submit("hang")
+    await quiet()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def deletion() -> None:
+            with pytest.raises(StoreError, match="kept"):
+                await delete_session(world.workspace, world.session.id, ME)
+
+        await world.kit.closing.wait()
+        world.host.stop()
+        world.store.fail_next(StoreError("disk_full", "full"))
+    async with next_start(world) as after:
+        record = await after.record(run.id)
+        assert (record.outcome, record.deleted) == (Outcome.CANCELLED, False)
+        assert len(await after.store.messages(world.session.id)) == 2
 
 
 async def test_deleting_a_session_ends_its_runs_first(clock: MockClock, world: World) -> None:
