@@ -118,10 +118,12 @@ class Desk:
             output.close()
         if self.processes is None:
             return ProcessReport()
+        report = ProcessReport()
         with trio.move_on_after(limits.RUN_CLEANUP_S):
             self.jobs.stop()  # they end beside the others, not after them
             try:
-                return (await self.processes.aclose()).plus(await self.jobs.aclose())
+                report = await self.processes.aclose()
+                await self.jobs.aclose()
             except Exception:  # the run has to end all the same
                 logger.exception("the processes of run %s were not closed", self.open_run.id)
-        return ProcessReport()
+        return report.plus(self.jobs.report())  # also when the time was over

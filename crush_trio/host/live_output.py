@@ -54,6 +54,7 @@ class LiveOutput:
         """The call has ended; its result follows. What still comes is not shown."""
         self._closed = True
         self.feed.release(self._key())
+        self._shown.clear()  # a run has many calls, and a job is kept for hours
 
     def _key(self) -> MessageId:
         # Models number their calls: two sessions of a workspace may have the same id at once.

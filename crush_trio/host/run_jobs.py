@@ -64,11 +64,20 @@ class RunJobs:
     async def aclose(self) -> ProcessReport:
         """End what was not kept; how many the run has started, and what became of those."""
         self.stop()
-        ended = [job for job in self._mine if not job.listed]
-        for job in ended:
-            await job.ended.wait()
+        for job in self._mine:
+            if not job.listed:
+                await job.ended.wait()
+        return self.report()
+
+    def report(self) -> ProcessReport:
+        """The same as far as it is known now: what has not ended is ``left``."""
+        mine = [job for job in self._mine if not job.listed]
         return ProcessReport(
             started=sum(job.process_began for job in self._mine),
-            killed=sum(job.report.killed for job in ended),
-            left=tuple(process for job in ended for process in job.report.left),
+            killed=sum(job.report.killed for job in mine),
+            left=tuple(
+                process
+                for job in mine
+                for process in (job.report.left if job.settled else job.processes)
+            ),
         )

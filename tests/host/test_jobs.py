@@ -188,6 +188,28 @@ async def test_cancelling_a_run_ends_its_commands_and_leaves_its_jobs(
     assert events[-1].kind == "job"
 
 
+async def test_a_run_that_must_end_before_its_command_has_names_what_is_left(
+    world: World, clock: MockClock
+) -> None:
+    """G10: the report has the rest, too."""
+
+    async def command(context: ToolContext) -> ToolResult:
+        assert isinstance(context.jobs, RunJobs)
+        await start(context.jobs, on_output=lambda stream, text: None)
+        await trio.sleep_forever()
+        raise AssertionError
+
+    world.kit.tools = (FakeTool("command", command),)
+    world.kit.fake.acts["go"] = ask_for("command")
+    world.kit.job_close_s = limits.RUN_CLEANUP_S + 1
+    run = world.submit("go")
+    await quiet()
+    world.session.cancel(ME)
+    (record,) = await world.ended(run)
+    assert (record.processes.started, record.processes.killed) == (2, 0)
+    assert [process.pid for process in record.processes.left] == [1]
+
+
 async def test_deleting_a_session_waits_for_its_jobs(world: World, clock: MockClock) -> None:
     other = await world.new_session()
     world.kit.job_close_s = 2.0

@@ -35,6 +35,23 @@ async def frames(reader: JournalReader) -> list[dict[str, object]]:
     return found
 
 
+async def test_what_was_shown_of_earlier_calls_is_not_kept_for_the_whole_run(
+    clock: MockClock, world: World
+) -> None:
+    outputs: list[LiveOutput] = []
+
+    async def speak(context: ToolContext) -> ToolResult:
+        context.output("stdout", "x" * limits.TOOL_OUTPUT_LIVE_BYTES)
+        outputs.append(context.output.__self__)  # type: ignore[attr-defined]
+        return ToolResult("said")
+
+    world.kit.tools = (FakeTool("speak", speak),)
+    world.kit.fake.acts["go"] = ask_for("speak", "speak", "speak")
+    await world.ended(world.submit("go"))
+    assert len(outputs) == 3
+    assert not any(output._shown for output in outputs)
+
+
 async def test_a_retry_is_told_while_it_is_waited_for(clock: MockClock, world: World) -> None:
     """R51, G8: the event, and the emptied message; deltas then start from nothing."""
 
