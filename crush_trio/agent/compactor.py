@@ -58,7 +58,8 @@ class Compactor:
             raise ModelError(overflow.code, overflow.message, title=TITLE)
         # Before the first step the prompt is not part of what is summarised, but stands before it.
         own = () if self.asked else (self.given.run_id,)
-        leaves_out = (*self.given.leaves_out, *own)
+        folded = {prompt.run_id for prompt in self.prompts}  # they wait no longer
+        leaves_out = (*(r for r in self.given.leaves_out if r not in folded), *own)
         given = attrs.evolve(self.given, leaves_out=leaves_out, earlier=self.requests)
         return Summary(given, self.journal, progress)
 

@@ -275,6 +275,38 @@ async def test_what_was_moved_behind_a_summary_is_not_lost_from_the_history(
     assert isinstance(whole.parts[-1], FinishPart)
 
 
+async def test_what_was_moved_behind_and_then_folded_in_is_covered_by_the_summary(
+    clock: MockClock, small: World
+) -> None:
+    """G7: it is not shown a second time, as if nobody had answered it."""
+    begun, go_on = trio.Event(), trio.Event()
+
+    async def work(request: ModelRequest, emit: Emit) -> StepEnd:
+        if request.step == 3:
+            emit(TextDelta("done"))
+            return StepEnd("end_turn", Usage(10, 5))
+        begun.set()
+        await go_on.wait()
+        emit(ToolCallStart(f"c{request.step}", "look"))
+        emit(ToolCallEnd(f"c{request.step}", "{}"))
+        return StepEnd("tool_use", Usage(10 if request.step == 1 else 4000, 5))
+
+    small.kit.fake.acts |= dict.fromkeys(("work", "moved", "The"), work)
+    small.kit.fake.acts["hang"] = fakes.hang
+    hang = small.submit("hang")
+    moved = small.submit("moved", if_busy="steer", compact=True)
+    run = small.submit("work", compact=True)
+    await quiet()
+    await edit(small.session, run.id, None, 0).wait()
+    small.session.cancel(ME, hang.id)
+    await begun.wait()
+    go_on.set()
+    (record, _) = await small.ended(moved, run)
+    assert record.steered_into == run.id
+    await small.ended(small.submit("last"))
+    assert shown(small.kit.fake.requests[-1])[1:] == ["done", "last"]
+
+
 async def test_a_summary_that_is_asked_for_again_with_less_does_not_wait_for_a_retry(
     clock: MockClock, small: World
 ) -> None:
