@@ -174,6 +174,11 @@ def _may_still_cancel(last: Message) -> bool:
     return finish is not None and finish.reason != "canceled" and not last.tool_calls()
 
 
+def call_ids(messages: Iterable[Message]) -> frozenset[str]:
+    """The ids of all tool calls in ``messages``."""
+    return frozenset(call.id for message in messages for call in message.tool_calls())
+
+
 def for_model(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Messages as they may be sent to a model (R55, G7).
 

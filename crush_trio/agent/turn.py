@@ -99,6 +99,8 @@ class TurnInput:
     now_s: Callable[[], int]
     fullness: Fullness = attrs.field(factory=Fullness)
     leaves_out: tuple[RunId, ...] = ()
+    taken: frozenset[str] = frozenset()
+    """Ids of the session's tool calls, those behind a summary too: no call gets one again."""
 
 
 @attrs.frozen
@@ -121,6 +123,7 @@ class Turn:
     _budget: Budget = attrs.field(init=False)
     _compactor: Compactor = attrs.field(init=False)
     _messages: list[Message] = attrs.field(factory=list, init=False)
+    _taken: frozenset[str] = attrs.field(init=False)
     _signatures: deque[int] = attrs.field(
         factory=lambda: deque(maxlen=limits.LOOP_WINDOW_STEPS), init=False
     )
@@ -128,6 +131,7 @@ class Turn:
     def __attrs_post_init__(self) -> None:
         given = self.given
         self._budget = Budget(given.limits, given.model.info)
+        self._taken = given.taken | transcript.call_ids(given.history)
         writer = SummaryInput(
             given.session_id,
             given.run_id,
@@ -187,8 +191,7 @@ class Turn:
         self._messages += folded
         self._compactor.prompts += folded
         self._compactor.asked = True
-        taken = frozenset(call.id for known in self._messages for call in known.tool_calls())
-        live = LiveMessage(assistant, self.journal.show_delta, self.given.now_s, taken)
+        live = LiveMessage(assistant, self.journal.show_delta, self.given.now_s, self._taken)
         self.journal.open_live(live)
         end = await self._ask(live)
         asked = live.calls()
@@ -196,6 +199,7 @@ class Turn:
             raise ModelError("empty_answer", "The model gave an empty answer.", retryable=True)
         message = live.finish(_finish_reason(end, asked))
         self._messages.append(message)
+        self._taken |= {call.id for call in asked}
         waiting_on = f"tool:{asked[0].name}" if asked else None
         self.progress = attrs.evolve(self.progress, waiting_on=waiting_on)
         self.journal.stage_message(message, self.progress)

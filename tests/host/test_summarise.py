@@ -275,6 +275,25 @@ async def test_what_was_moved_behind_a_summary_is_not_lost_from_the_history(
     assert isinstance(whole.parts[-1], FinishPart)
 
 
+async def test_no_call_gets_the_id_of_one_behind_a_summary(clock: MockClock, small: World) -> None:
+    """G7: models number their calls, and do not see those that were summarised."""
+
+    async def look(request: ModelRequest, emit: Emit) -> StepEnd:
+        if request.step > 2:
+            emit(TextDelta("done"))
+            return StepEnd("end_turn", Usage(10, 5))
+        emit(ToolCallStart("c1", "look"))
+        emit(ToolCallEnd("c1", "{}"))
+        return StepEnd("tool_use", Usage(4000, 5))
+
+    small.kit.fake.acts |= {"look": look, "The": look}
+    await small.ended(small.submit("look"), small.submit("look"))
+    messages = await small.messages()
+    assert sum(message.is_summary_message for message in messages) == 4
+    ids = [call.id for message in messages for call in message.tool_calls()]
+    assert ids == ["c1", "c1~2", "c1~3", "c1~4"]
+
+
 async def test_what_was_moved_behind_and_then_folded_in_is_covered_by_the_summary(
     clock: MockClock, small: World
 ) -> None:
