@@ -89,7 +89,9 @@ class Disk(MemoryStore):
         self._told = told
         self._keep = keep
         self._wake = trio.lowlevel.ParkingLot()
+        self._rest = trio.lowlevel.ParkingLot()
         self._held = False
+        self._writing = False
 
     @property
     def tables(self) -> Tables:
@@ -127,6 +129,7 @@ class Disk(MemoryStore):
         while True:
             while self._held or not self._queue:
                 await self._wake.park()
+            self._writing = True
             await trio.lowlevel.checkpoint()
             group: list[tuple[PendingCommit[Any], Committed[Any] | Exception]] = []
             size = 1 + self._draw(2) * len(self._queue)  # one, or all that wait
@@ -141,6 +144,14 @@ class Disk(MemoryStore):
                     commit.resolve(result)
                 else:
                     commit.fail(result)
+            self._writing = False
+            self._rest.unpark_all()
+
+    async def written(self) -> None:
+        """Wait until nothing is queued, as a store does before it closes."""
+        self.resume()
+        while self._queue or self._writing:
+            await self._rest.park()
 
     def _apply_next(self) -> tuple[PendingCommit[Any], Committed[Any] | Exception]:
         commit = self._queue.popleft()

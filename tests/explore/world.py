@@ -112,6 +112,7 @@ class Explored:
             while self._watching:
                 await self._unwatched.wait()
             self.disk.sealed = True
+            await self.disk.written()
             self.ledger.closed = True
             self.ledger.wrongs += self.disk.late
             nursery.cancel_scope.cancel()
@@ -323,12 +324,16 @@ class Explored:
         """Close the workspace for good (`POST …/close`)."""
         self.cover_everything("closed")
         before = list(self.ledger.entries.values())
-        self.ledger.doomed.update(self.template.sessions)
-        with suppress(Refused, StoreError):
-            await self.host.end(self.workspace_id, ME)
-            for each in before:
-                if each.ended is None and not each.refused:
-                    self.ledger.wrong(f"I1: the workspace of {each.id} closed before it ended")
+        doomed = {*self.template.sessions} - self.ledger.doomed
+        self.ledger.doomed |= doomed
+        try:
+            with suppress(Refused, StoreError):
+                await self.host.end(self.workspace_id, ME)
+                for each in before:
+                    if each.ended is None and not each.refused:
+                        self.ledger.wrong(f"I1: the workspace of {each.id} closed before it ended")
+        finally:
+            self.ledger.doomed -= doomed  # what is accepted from now on opens it again
 
     async def purge(self) -> str:
         """Delete the workspace with everything in it; the code of the refusal, or nothing."""
