@@ -153,6 +153,21 @@ def test_what_is_wrong_is_refused_and_changes_nothing(
     assert server.get("/v1/runs")["runs"] == []
 
 
+def test_a_waiting_command_is_edited_by_the_rules_of_a_new_one(
+    server: Server, place: tuple[str, str]
+) -> None:
+    """G14."""
+    shell = f"{base(*place)}/shell?wait=0"
+    for name, command in (("first", "sleep 600"), ("second", "true")):
+        status, _ = server.call("POST", shell, {"command": command, "run_id": name})
+        assert status == 202
+    for text, code in (("a\0b", "bad_request"), ("x" * 200_000, "command_too_long")):
+        status, refused = server.call("PATCH", "/v1/runs/second", {"prompt": text})
+        assert (status, refused["code"]) == (400, code)
+    assert server.record("second")["prompt"] == "true"
+    server.post(f"{base(*place)}/cancel", {})
+
+
 def test_a_command_that_reaches_its_limit_or_cannot_start_says_so(
     server: Server, project: Path, place: tuple[str, str]
 ) -> None:

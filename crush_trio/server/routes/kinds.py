@@ -27,7 +27,7 @@ from crush_trio.protocol.requests import (
 from crush_trio.protocol.runs import Limits, Outcome, Receipt, RunRecord, RunState
 from crush_trio.server.edge.app_base import EdgeApp
 from crush_trio.server.edge.call import current_call
-from crush_trio.server.routes.prompts import accepted
+from crush_trio.server.routes.prompts import accepted, check_command
 from crush_trio.server.routes.runs import wait_for_end
 from crush_trio.server.services import Services, answer, answer_naming, body_as
 
@@ -53,7 +53,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     @routes.post(f"{BASE}/shell")
     async def shell(workspace_id: str, session_id: str) -> ResponseReturnValue:
         asked, ignored = _read(ShellRequest)
-        _check_command(asked.command)
+        check_command(asked.command)
         wanted = PromptRequest(session_id=session_id, prompt=asked.command)
         receipt = await _submit(services, workspace_id, asked, wanted, "shell")
         record = await _ended(services, receipt, asked)
@@ -82,18 +82,6 @@ def _read(cls: type[T]) -> tuple[T, tuple[str, ...]]:
     if wait not in (None, "0", "1"):
         raise Refused("bad_request", "`wait` must be 0 or 1.")
     return (asked if wait is None else attrs.evolve(asked, wait=wait == "1")), ignored
-
-
-def _check_command(command: str) -> None:
-    if not command.strip():
-        raise Refused("command_empty", "The command is empty.")
-    if "\0" in command:
-        raise Refused("bad_request", "`command` must not contain a NUL character.")
-    if len(command.encode("utf-8", "replace")) > limits.BASH_COMMAND_BYTES:
-        raise Refused(
-            "command_too_long",
-            f"The command is longer than {limits.BASH_COMMAND_BYTES} bytes; put it into a file.",
-        )
 
 
 async def _submit(

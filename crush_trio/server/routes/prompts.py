@@ -9,6 +9,7 @@ import attrs
 from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
+from crush_trio import limits
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.session import Session
 from crush_trio.host.summary_run import NO_LANGUAGE_MODEL
@@ -184,6 +185,23 @@ def check_prompt(request: PromptRequest) -> None:
         for name, value in attrs.asdict(request.limits).items():
             if value is not None and not value > 0:
                 raise Refused("bad_request", f"`limits.{name}` must be greater than 0.")
+
+
+def check_command(command: str) -> None:
+    """Check a person's command.
+
+    Raises:
+        Refused: ``command_empty``, ``command_too_long``, ``bad_request``.
+    """
+    if not command.strip():
+        raise Refused("command_empty", "The command is empty.")
+    if "\0" in command:
+        raise Refused("bad_request", "`command` must not contain a NUL character.")
+    if len(command.encode("utf-8", "replace")) > limits.BASH_COMMAND_BYTES:
+        raise Refused(
+            "command_too_long",
+            f"The command is longer than {limits.BASH_COMMAND_BYTES} bytes; put it into a file.",
+        )
 
 
 def _check_base64(name: str, text: str) -> None:

@@ -14,6 +14,7 @@ from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.requests import EditRequest
 from crush_trio.protocol.runs import CancelReceipt, RunRecord, RunState
 from crush_trio.server.edge.app_base import EdgeApp
+from crush_trio.server.routes.prompts import check_command
 from crush_trio.server.services import (
     Services,
     answer,
@@ -89,7 +90,10 @@ def add_routes(app: EdgeApp, services: Services) -> None:
             raise Refused("prompt_empty", "The prompt is empty.")
         if body.position is not None and body.position < 0:
             raise Refused("bad_request", "`position` counts from 0, the next run to start.")
-        session = await session_of(await queued_run(run_id, workspace_id))
+        open_run = await queued_run(run_id, workspace_id)
+        if body.prompt is not None and open_run.row.record.kind == "shell":
+            check_command(body.prompt)
+        session = await session_of(open_run)
         changed = await edit_run(session, RunId(run_id), body.prompt, body.position).wait()
         return answer_naming(ignored, changed.value.record)
 
