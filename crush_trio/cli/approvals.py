@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from click.core import ParameterSource
 
 from crush_trio.cli.options import ServerFlags, directory_option, json_option, server_options
 
@@ -25,6 +26,7 @@ def command(
 ) -> int | None:
     """List the permission requests and questions of a directory that wait, or answer them."""
     if context.invoked_subcommand is not None:
+        _refuse_options_in_front(context)
         return None
     if watching and everywhere:
         raise click.UsageError("--watch shows one directory; leave --all out.")
@@ -90,6 +92,15 @@ def cancel(*, request: str, as_json: bool, flags: ServerFlags) -> int:
     from crush_trio.cli.approvals_flow import cancel_questions
 
     return trio.run(cancel_questions, flags, request, as_json)
+
+
+def _refuse_options_in_front(context: click.Context) -> None:
+    """They belong to the list: an answer would go to another server than the one they name."""
+    for param in context.command.params:
+        source = context.get_parameter_source(param.name) if param.name else None
+        if source is ParameterSource.COMMANDLINE:
+            word = context.invoked_subcommand
+            raise click.UsageError(f"{param.opts[0]} goes behind {word}, if {word} has it.")
 
 
 def _answer(flags: ServerFlags, request: str, action: str, message: str, as_json: bool) -> int:

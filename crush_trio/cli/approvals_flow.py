@@ -58,13 +58,13 @@ async def watch_approvals(flags: ServerFlags, cwd: str, as_json: bool) -> int:
                 snapshot=lambda: link.api.snapshot(workspace),
             )
             async with follow(wanted) as stream:
-                shown: set[str] = set()
+                shown: dict[str, str] = {}
                 for kind, items in (
                     ("permission", await link.api.permissions(workspace)),
                     ("question", await link.api.questions(workspace)),
                 ):
                     for item in items:
-                        shown.add(text(child(item, "request"), "id"))
+                        _remember(child(item, "request"), shown)
                         await _show(kind, item, as_json)
                 while True:
                     for frame in await stream.receive_batch():
@@ -85,11 +85,18 @@ async def _show(kind: str, item: JsonObject, as_json: bool) -> None:
             say(f"{text(request, 'id')}  {asked.question_text(question)}")
 
 
-async def _show_frame(frame: JsonObject, shown: set[str], as_json: bool) -> None:
+def _remember(request: JsonObject, shown: dict[str, str]) -> None:
+    """By what its end will name it (a permission by its call): the id that it was shown with."""
+    name = text(request, "id")
+    shown[text(request, "tool_call_id") if "tool_name" in request else name] = name
+
+
+async def _show_frame(frame: JsonObject, shown: dict[str, str], as_json: bool) -> None:
     payload = child(child(frame, "payload"), "payload")
     kind = text(frame, "type")
     if kind.endswith("_request"):
-        if text(payload, "id") not in shown:
+        if text(payload, "id") not in shown.values():
+            _remember(payload, shown)
             await _show(kind.split("_")[0], {"request": payload}, as_json)
     elif kind in _KINDS:
         if as_json:
@@ -97,7 +104,7 @@ async def _show_frame(frame: JsonObject, shown: set[str], as_json: bool) -> None
         else:
             ended = text(payload, "tool_call_id") or text(payload, "batch_id")
             granted = "allowed" if payload.get("granted") is True else "ended"
-            say(f"── {one_line(ended, 100)} {granted}")
+            say(f"── {one_line(shown.pop(ended, ended), 100)} {granted}")
 
 
 async def answer_permission(
@@ -122,10 +129,11 @@ async def answer_questions(
         if item is None:
             return await _not_waiting(request_id)
         questions = children(child(item, "request"), "questions")
-        if len(answers) > len(questions):
-            raise BadUsage(f"{len(answers)} answers for {len(questions)} questions")
+        wrong = asked.as_many(questions, answers)
+        if wrong:
+            raise BadUsage(wrong)
         responses: list[dict[str, Any]] = []
-        for question, said in zip(questions, answers, strict=False):
+        for question, said in zip(questions, answers, strict=True):
             response = asked.response(question, said)
             if response is None:
                 about = one_line(text(question, "question"), 80)

@@ -12,6 +12,7 @@ from crush_trio.client.shapes import JsonObject, child, children, text
 
 DIFF_LINES = 40
 _COMMAND_LINES = 30
+_LINE_CHARS = 500
 _SKIPPED = frozenset({"", "-"})
 
 
@@ -92,6 +93,16 @@ def _picked(said: str, choices: Sequence[str]) -> list[str] | None:
     return [choices[number - 1] for number in dict.fromkeys(numbers)]
 
 
+def as_many(questions: Sequence[JsonObject], answers: Sequence[str]) -> str:
+    """What is wrong with the number of ``answers``, with the questions themselves; else nothing."""
+    if len(answers) == len(questions):
+        return ""
+    lines = [f"{len(answers)} answers for {len(questions)} questions; - skips one"]
+    for question in questions:
+        lines += [question_text(question), f"  ({hint(question)})"]
+    return "\n".join(lines)
+
+
 def pending_row(kind: str, item: JsonObject) -> tuple[str, ...]:
     """A line of ``approvals``: id, tool, action, age, time left, what it is about."""
     request = child(item, "request")
@@ -106,7 +117,14 @@ def pending_row(kind: str, item: JsonObject) -> tuple[str, ...]:
 
 
 def _indented(lines: Sequence[str], most: int) -> list[str]:
-    shown = [f"    {line[:500]}" for line in lines[:most]]
+    shown = [f"    {_cut(line)}" for line in lines[:most]]
     if len(lines) > most:
         shown.append(f"    … {len(lines) - most} more lines")
     return shown
+
+
+def _cut(line: str) -> str:
+    """A line as far as it is shown; who decides about it learns that there is more of it."""
+    if len(line) <= _LINE_CHARS:
+        return line
+    return f"{line[:_LINE_CHARS]} … {len(line) - _LINE_CHARS} more characters"

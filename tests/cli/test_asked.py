@@ -34,6 +34,24 @@ def test_a_command_is_shown_whole() -> None:
     )
 
 
+def test_what_is_left_out_of_a_long_line_is_told() -> None:
+    """G12: nobody allows the end of a command without knowing that there is one."""
+    hidden = BASH | {"params": {"command": "make" + " " * 600 + "; rm -rf ."}}
+    shown = asked.permission_text(hidden).splitlines()[1]
+    assert "rm -rf" not in shown
+    assert shown.endswith(" … 114 more characters")
+
+
+def test_answers_are_as_many_as_questions() -> None:
+    """G14: too few would skip what nobody has read; the sentence has the questions."""
+    assert asked.as_many([CHOICE, YES_NO], ["1", "y"]) == ""
+    for answers in ([], ["1"], ["1", "y", "y"]):
+        wrong = asked.as_many([CHOICE, YES_NO], answers)
+        assert wrong.startswith(f"{len(answers)} answers for 2 questions")
+        assert "2. CSV" in wrong
+        assert "Sure?" in wrong
+
+
 def test_a_change_is_shown_as_a_short_diff() -> None:
     params = {"file_path": "/w/a", "old_content": "a\nb\n", "new_content": "a\nc\n"}
     write = BASH | {"tool_name": "write", "action": "write", "params": params}
