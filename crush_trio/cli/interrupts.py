@@ -16,11 +16,19 @@ _SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Interrupts:
-    """Runs ``on_first`` at the first signal; the second one ends the process at once."""
+    """Runs ``on_first`` at the first signal; the second one ends the process at once.
 
-    def __init__(self, on_first: Callable[[], Awaitable[None]]) -> None:
+    ``last_words`` is told the exit code then, inside a signal handler: it must not wait.
+    """
+
+    def __init__(
+        self,
+        on_first: Callable[[], Awaitable[None]],
+        last_words: Callable[[int], None] | None = None,
+    ) -> None:
         self.signum: int | None = None
         self._on_first = on_first
+        self._last_words = last_words
 
     async def listen(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -33,7 +41,7 @@ class Interrupts:
                 # From here on the interpreter itself serves the next signal: it need not wait
                 # for our event loop, which may be stuck in a write to a terminal.
                 for each in _SIGNALS:
-                    signal.signal(each, _leave_at_once)
+                    signal.signal(each, self._leave_at_once)
                 await self._on_first()
                 await trio.sleep_forever()
 
@@ -42,8 +50,11 @@ class Interrupts:
         """128 + the signal, or ``None`` if none came."""
         return None if self.signum is None else signal_exit_code(self.signum)
 
-
-def _leave_at_once(signum: int, frame: FrameType | None) -> None:
-    if os.isatty(2):
-        os.write(2, _SHOW_CURSOR)  # a spinner hides it
-    os._exit(signal_exit_code(signum))
+    def _leave_at_once(self, signum: int, frame: FrameType | None) -> None:
+        try:
+            if os.isatty(2):
+                os.write(2, _SHOW_CURSOR)  # a spinner hides it
+            if self._last_words is not None:
+                self._last_words(signal_exit_code(signum))
+        finally:
+            os._exit(signal_exit_code(signum))

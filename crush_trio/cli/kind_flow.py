@@ -13,9 +13,16 @@ from crush_trio.cli.group import code_of
 from crush_trio.cli.interrupts import Interrupts
 from crush_trio.cli.link import Link, linked
 from crush_trio.cli.options import ServerFlags
-from crush_trio.cli.output import say, warn, write_lines
+from crush_trio.cli.output import (
+    StdoutClosed,
+    StdoutFailed,
+    say,
+    warn,
+    write_last_line,
+    write_lines,
+)
 from crush_trio.cli.render import failure_sentence
-from crush_trio.cli.result import error_object, result_line
+from crush_trio.cli.result import ERROR_WORDS, error_object, result_line
 from crush_trio.cli.sanitize import for_terminal
 from crush_trio.cli.session_flow import find_session, workspace_id
 from crush_trio.cli.wait_flow import finished
@@ -52,31 +59,59 @@ class _Running:
     def __init__(self, options: KindOptions) -> None:
         self.options = options
         self.run_id = uuid.uuid4().hex
-        self.interrupts = Interrupts(self._interrupted)
+        self.interrupts = Interrupts(self._interrupted, self._last_words)
         self._scope = trio.CancelScope()
         self._link: Link | None = None
         self._session = ""
+        self._told = False
 
     async def go(self) -> int:
         try:
             return await self._to_the_end()
+        except StdoutClosed:
+            return exit_codes.STDOUT_CLOSED
         except CrushError as exc:
-            if self.options.as_json and isinstance(exc, ServerRefused):
-                await self._tell_refusal(exc)
-            warn(str(exc))
-            return self.interrupts.exit_code or code_of(exc)
+            return await self._finish_in_error(exc)
 
-    async def _tell_refusal(self, exc: ServerRefused) -> None:
-        error = error_object(exc.code, str(exc), retryable=exc.retryable)
-        line = result_line(
+    async def _finish_in_error(self, exc: CrushError) -> int:
+        code = self.interrupts.exit_code or code_of(exc)
+        warn(str(exc))
+        word, retryable = ERROR_WORDS.get(code, "failed"), False
+        if isinstance(exc, ServerRefused):
+            word, retryable = exc.code, exc.retryable
+        error = error_object(word, str(exc), retryable=retryable)
+        reason = "refused" if isinstance(exc, ServerRefused) else word
+        try:
+            await self._tell_no_end(code, reason, error)
+        except StdoutClosed:
+            return exit_codes.STDOUT_CLOSED
+        except StdoutFailed:
+            return exit_codes.FAILED
+        return code
+
+    async def _tell_no_end(
+        self, code: int, reason: str, error: dict[str, Any] | None = None
+    ) -> None:
+        if self.options.as_json:
+            self._told = True
+            await write_lines([self._no_end(code, reason, error)])
+
+    def _no_end(
+        self, code: int, reason: str, error: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return result_line(
             run_id=self.run_id,
             session_id=self._session or None,
             record=None,
-            exit_code=code_of(exc),
-            reason="refused",
+            exit_code=code,
+            reason=reason,
             error=error,
         )
-        await write_lines([line])
+
+    def _last_words(self, code: int) -> None:
+        """At the second signal: the result line even now, if stdout takes it without waiting."""
+        if self.options.as_json and not self._told:
+            write_last_line(self._no_end(code, "interrupted"))
 
     async def _to_the_end(self) -> int:
         with self._scope:
@@ -89,7 +124,9 @@ class _Running:
                 record = await finished(self._link, self.run_id, RECONNECT_TIMEOUT_S)
                 return await self._tell(self._link, workspace, record)
         warn(f"it has not ended yet; for its end: crush-trio wait {self.run_id}")
-        return self.interrupts.exit_code or exit_codes.FAILED
+        code = self.interrupts.exit_code or exit_codes.FAILED
+        await self._tell_no_end(code, "interrupted")
+        return code
 
     async def _interrupted(self) -> None:
         """The first Ctrl-C: cancel the run and wait for its end, for a few seconds."""
@@ -109,6 +146,7 @@ class _Running:
             line = result_line(
                 run_id=self.run_id, session_id=self._session, record=record, exit_code=code
             )
+            self._told = True
             await write_lines([line | process])
         else:
             self._say(record, process)

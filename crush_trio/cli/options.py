@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -38,6 +39,22 @@ class Directory(click.ParamType[str]):
                 ctx,
             )
         return os.path.realpath(str(value))
+
+
+class Finite(click.FloatRange):
+    """A number within bounds: not ``nan``, which has no order, nor ``inf``, which bounds nothing.
+
+    JSON has no word for either: sent to the server they would be no limit at all.
+    """
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return found
 
 
 _SERVER_OPTIONS = (
@@ -92,7 +109,7 @@ def json_option(callback: Callback) -> Callback:
 def reconnect_option(callback: Callback) -> Callback:
     """Give a command ``--reconnect-timeout``."""
     return click.option(
-        "--reconnect-timeout", type=click.FloatRange(min=0), metavar="S",
+        "--reconnect-timeout", type=Finite(min=0), metavar="S",
         default=limits.RECONNECT_TIMEOUT_S, show_default=True,
         help="Give up after this many seconds without the server.",
     )(callback)  # fmt: skip

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from crush_trio.cli.exit_codes import CONFIGURATION, UNREACHABLE, USAGE
+
 SCHEMA_VERSION = 1
 """Of the lines that the command line adds to the server's frames."""
+
+ERROR_WORDS = {USAGE: "usage", CONFIGURATION: "configuration", UNREACHABLE: "unreachable"}
+"""Exit code → code of an error of this side."""
 
 _COPIED = (
     "kind", "parent_run", "message_id", "model", "provider", "usage", "cost_usd", "steps",

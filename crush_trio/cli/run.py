@@ -12,6 +12,7 @@ import click
 from crush_trio import limits
 from crush_trio.cli.exit_codes import epilog
 from crush_trio.cli.options import (
+    Finite,
     ServerFlags,
     absolute_model,
     directory_option,
@@ -46,7 +47,7 @@ class RunOptions(NamedTuple):
     named: bool = False
 
 
-_positive = click.FloatRange(min=0, min_open=True)
+_positive = Finite(min=0, min_open=True)
 _count = click.IntRange(min=1)
 
 

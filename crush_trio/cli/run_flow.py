@@ -12,11 +12,18 @@ from crush_trio.cli import exit_codes
 from crush_trio.cli.group import code_of
 from crush_trio.cli.interrupts import Interrupts
 from crush_trio.cli.link import Link, linked
-from crush_trio.cli.output import StdoutClosed, StdoutFailed, say, warn, write_lines
+from crush_trio.cli.output import (
+    StdoutClosed,
+    StdoutFailed,
+    say,
+    warn,
+    write_last_line,
+    write_lines,
+)
 from crush_trio.cli.person import Person
 from crush_trio.cli.progress import Progress
 from crush_trio.cli.render import failure_sentence
-from crush_trio.cli.result import error_object, result_line, start_line
+from crush_trio.cli.result import ERROR_WORDS, error_object, result_line, start_line
 from crush_trio.cli.run import RunOptions
 from crush_trio.cli.run_watch import RunWatch
 from crush_trio.cli.session_flow import find_session
@@ -49,7 +56,7 @@ class _Running:
 
     def __init__(self, options: RunOptions) -> None:
         self.options = options
-        self.interrupts = Interrupts(self._interrupted)
+        self.interrupts = Interrupts(self._interrupted, self._last_words)
         self._scope = trio.CancelScope()
         self._watch = RunWatch(options.run_id)
         self._progress = Progress(options.quiet, options.verbose, options.color)
@@ -61,6 +68,7 @@ class _Running:
         self._receipt: JsonObject = {}
         self._submitting = False
         self._started = False
+        self._ended = False
         self._cancel_told = False
         self._notices: list[str] = []
         self._made_session: str | None = None
@@ -277,7 +285,7 @@ class _Running:
         warn(str(exc))
         if self._submitting and isinstance(exc, Unreachable):
             self._say_where_it_is("its outcome is not known")
-        word = exc.code if isinstance(exc, ServerRefused) else _ERROR_WORDS.get(code, "failed")
+        word = exc.code if isinstance(exc, ServerRefused) else ERROR_WORDS.get(code, "failed")
         error = error_object(
             word, str(exc), retryable=isinstance(exc, ServerRefused) and exc.retryable
         )
@@ -304,14 +312,16 @@ class _Running:
     async def _start_line(self) -> None:
         if self.options.format == "stream-json" and not self._started:
             self._started = True
-            line = start_line(
-                run_id=self.options.run_id,
-                session_id=self._session,
-                workspace_id=self._workspace,
-                receipt=self._receipt,
-                server=self._link.version if self._link is not None else {},
-            )
-            await write_lines([line])
+            await write_lines([self._first_line()])
+
+    def _first_line(self) -> JsonObject:
+        return start_line(
+            run_id=self.options.run_id,
+            session_id=self._session,
+            workspace_id=self._workspace,
+            receipt=self._receipt,
+            server=self._link.version if self._link is not None else {},
+        )
 
     async def _result_line(
         self,
@@ -324,7 +334,18 @@ class _Running:
         if self.options.format == "text":
             return
         await self._start_line()
-        line = result_line(
+        line = self._last_line(record, code, reason, error)
+        self._ended = True
+        await write_lines([line])
+
+    def _last_line(
+        self,
+        record: JsonObject | None,
+        code: int,
+        reason: str | None = None,
+        error: dict[str, Any] | None = None,
+    ) -> JsonObject:
+        return result_line(
             run_id=self.options.run_id,
             session_id=self._session,
             record=record,
@@ -333,14 +354,14 @@ class _Running:
             reason=reason,
             error=error,
         )
-        await write_lines([line])
 
-
-_ERROR_WORDS = {
-    exit_codes.USAGE: "usage",
-    exit_codes.CONFIGURATION: "configuration",
-    exit_codes.UNREACHABLE: "unreachable",
-}
+    def _last_words(self, code: int) -> None:
+        """At the second signal: the last line even now, if stdout takes it without waiting."""
+        if self.options.format == "text" or self._ended:
+            return
+        if self.options.format == "stream-json" and not self._started:
+            write_last_line(self._first_line())
+        write_last_line(self._last_line(None, code, "interrupted"))
 
 
 async def _earlier(link: Link, run_id: str) -> JsonObject | None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from crush_trio import limits
+from crush_trio.cli.options import Finite
 
 _EPILOG = """\b
 Exit codes:
@@ -39,7 +40,7 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
-_seconds = click.FloatRange(min=0)
+_seconds = Finite(min=0)
 
 
 @click.command("serve", epilog=_EPILOG)

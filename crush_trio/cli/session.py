@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from crush_trio.cli.options import (
+    Finite,
     ServerFlags,
     absolute_model,
     directory_option,
@@ -79,7 +80,7 @@ def summarize(
 @click.argument("session", metavar="ID|latest")
 @click.argument("shell_command", metavar="COMMAND")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S",
+    "--timeout", type=Finite(min=0, min_open=True), metavar="S",
     help="The command may take S seconds.",
 )  # fmt: skip
 @directory_option

@@ -5,13 +5,19 @@ from __future__ import annotations
 import click
 
 from crush_trio.cli.exit_codes import epilog
-from crush_trio.cli.options import ServerFlags, json_option, reconnect_option, server_options
+from crush_trio.cli.options import (
+    Finite,
+    ServerFlags,
+    json_option,
+    reconnect_option,
+    server_options,
+)
 
 
 @click.command("wait", epilog=epilog())
 @click.argument("run_id", metavar="RUN")
 @click.option(
-    "--timeout", "--wait-timeout", "timeout", type=click.FloatRange(min=0), metavar="S",
+    "--timeout", "--wait-timeout", "timeout", type=Finite(min=0), metavar="S",
     help="Stop waiting after S seconds (exit code 124).",
 )  # fmt: skip
 @json_option

@@ -214,3 +214,36 @@ def test_help_into_a_full_device_is_an_error_and_no_traceback() -> None:
     assert done.returncode == 1
     assert "stdout cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "x", "--timeout"),
+        ("run", "x", "--idle-timeout"),
+        ("run", "x", "--max-cost-usd"),
+        ("run", "x", "--wait-timeout"),
+        ("run", "x", "--reconnect-timeout"),
+        ("session", "shell", "latest", "ls", "--timeout"),
+        ("wait", "x", "--timeout"),
+        ("serve", "--requeue-within"),
+        ("serve", "--shutdown-timeout"),
+    ],
+)
+def test_a_limit_is_a_number_that_limits(
+    words: tuple[str, ...], number: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """G14: JSON has no word for them, and what was no limit at all was taken for one."""
+    nowhere = ("--data-dir", "/proc/none")  # or it would start a server if it were accepted
+    assert run_command_line([*words, number, *nowhere]) == 2
+    assert f"{words[-1]}'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("option", [("--data-dir", "/x"), ("-H", "unix:///x"), ("--json",)])
+def test_options_in_front_of_an_answer_are_refused(
+    option: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """G14: the answer went to another server than the one named."""
+    assert run_command_line(["approvals", *option, "allow", "x", "--no-autostart"]) == 2
+    assert "goes behind allow" in capfd.readouterr().err
