@@ -64,6 +64,7 @@ class RunJournal:
     _staged: list[Commit[None]] = attrs.field(factory=list, init=False)
     _staged_messages: dict[MessageId, Commit[None]] = attrs.field(factory=dict, init=False)
     _new_message: bool = attrs.field(default=False, init=False)
+    _flushed_from: int = attrs.field(default=0, init=False)  # no event of the last flush is older
     _in_flight: tuple[Ticket[None], tuple[Commit[None], ...]] | None = attrs.field(
         default=None, init=False
     )
@@ -167,6 +168,7 @@ class RunJournal:
         staged = self.take_staged()
         if not staged:
             return
+        self._flushed_from = self.feed.last_seq
         try:
             ticket = self.store.commit_nowait(self.workspace_id, lambda tx: _run_all(tx, staged))
         except StoreError:
@@ -243,7 +245,7 @@ class RunJournal:
     def open_live(self, live: Live) -> None:
         """Show the message's present state to whoever joins from now on."""
         self.live = live
-        self.feed.hold(live.base.id, self.session_ids, self._present)
+        self.feed.hold(live.base.id, self.session_ids, self._present, since=self._flushed_from)
 
     def close_live(self) -> None:
         """Nobody is shown the open state any more. Idempotent."""

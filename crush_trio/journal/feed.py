@@ -12,16 +12,24 @@ from crush_trio.journal.entries import FeedEntry, event_entry
 from crush_trio.protocol.ids import SessionId, WorkspaceId
 from crush_trio.store.contract import StoredEvent
 
+OPENED = "opened"
+"""Kind of the ring's note that something is held from here on; it is never sent."""
+
 Present = Callable[[], Sequence[FeedEntry]]
 """Gives the present state of an open thing; called in a reader's step, so it must not wait."""
 
 
 @attrs.frozen
 class Held:
-    """An open thing: whose it is, and how to ask for its present state."""
+    """An open thing: whose it is, and how to ask for its present state.
+
+    Readers that came after event ``since`` may not have seen the event that made it; ``None``: no
+    event made it.
+    """
 
     session_ids: tuple[SessionId, ...]
     present: Present
+    since: int | None
 
 
 class Feed:
@@ -78,16 +86,26 @@ class Feed:
             if self._parked:  # most tokens come while the readers have others to send
                 self._parked.unpark_all()
 
-    def hold(self, key: str, session_ids: tuple[SessionId, ...], present: Present) -> None:
+    def hold(
+        self,
+        key: str,
+        session_ids: tuple[SessionId, ...],
+        present: Present,
+        *,
+        since: int | None = None,
+    ) -> None:
         """Open a thing whose state is more than the journal tells, until `release`.
 
         Who joins later is given ``present()``, and from there on the transient objects with this
         ``key``. To be called once the event that creates the thing is published, and before its
-        first transient object.
+        first transient object. ``since`` is an event before that one: who has joined in between
+        from now on (`JournalReader`) is given the state, too.
         """
         if key in self.held:
             raise ValueError(f"{key} is held already")
-        self.held[key] = Held(session_ids, present)
+        self.held[key] = Held(session_ids, present, since)
+        if self.readers and since is not None:
+            self._append(FeedEntry(None, OPENED, session_ids, b"", key))
 
     def release(self, key: str) -> None:
         """End a `hold`; harmless if there is none.

@@ -11,7 +11,7 @@ import trio
 
 from crush_trio import limits
 from crush_trio.journal.entries import FeedEntry, control_entry, event_entry
-from crush_trio.journal.feed import Feed
+from crush_trio.journal.feed import OPENED, Feed
 from crush_trio.protocol.events import Replayed, Resync
 from crush_trio.store.contract import EventPage, Selection, Store
 
@@ -53,6 +53,7 @@ class JournalReader:
         self._snapshots = detail == "snapshot"
         self._tag = feed.workspace_id if tag else None
         self._cursor = feed.last_seq if cursor is None else cursor
+        self._joined_at = self._cursor  # events up to here were never shown
         self._position = feed.end
         self._replay_upto: int | None = None  # set while events come from the store
         self._page: deque[FeedEntry] = deque()
@@ -153,7 +154,7 @@ class JournalReader:
 
     def _resync(self, reason: str) -> None:
         """Skip to what is published now, and say so."""
-        self._cursor = self._feed.last_seq
+        self._cursor = self._joined_at = self._feed.last_seq
         self._page.clear()
         self._replay()
         frame = Resync(reason, self._cursor, self._store.epoch, self._tag)
@@ -207,6 +208,9 @@ class JournalReader:
 
     def _passes(self, entry: FeedEntry) -> bool:
         """Whether an object of the ring goes out as it is."""
+        if entry.kind is OPENED:
+            self._show_if_unseen(entry)
+            return False
         if entry.seq is not None and entry.seq <= self._cursor:
             return False  # came from the store already
         if not self._selection.selects(entry.kind, entry.session_ids):
@@ -219,6 +223,13 @@ class JournalReader:
             self._stale[entry.key] = None
             return False
         return True
+
+    def _show_if_unseen(self, opened: FeedEntry) -> None:
+        """Who joined between a thing's event and its `hold` is given its state, before deltas."""
+        key = opened.key or ""
+        held = self._feed.held.get(key)
+        if held is not None and held.since is not None and held.since < self._joined_at:
+            self._stale[key] = None
 
     def _collect_states(self, batch: _Batch, now: float) -> None:
         """At the ring's end: take the present state of what needs it.

@@ -30,7 +30,6 @@ class Follower:
     lag: int = 0
     session: int | None = None
     detail: Detail = "delta"
-    _from_now: bool = attrs.field(default=False, init=False)
     _seen: list[int] = attrs.field(factory=list, init=False)
     _texts: dict[str, list[int]] = attrs.field(factory=dict, init=False)
 
@@ -38,7 +37,6 @@ class Follower:
         """Read until the server stops; then everything must have come, once, in order."""
         w = self.w
         first = self.cursor
-        self._from_now = first is None
         upto = self.cursor or 0
         for hop in (*self.hops, -1, -1, -1, -1):
             try:
@@ -84,10 +82,6 @@ class Follower:
         elif entry.kind == "message_delta" and self.session is None:
             delta = orjson.loads(entry.data)
             texts = self._texts.get(delta["message_id"])
-            if texts is None and self._from_now and not (delta["index"] or delta["offset"]):
-                # It joined between the event of an empty message and the moment from which its
-                # state is shown: nothing of the text is missing.
-                texts = self._texts[delta["message_id"]] = []
             if texts is None:
                 self.w.ledger.wrong("G8: a delta of a message that nobody has shown")
                 return

@@ -55,14 +55,19 @@ class Author:
         event = AgentEvent("agent_finished")
         self.store.commit_nowait(W, lambda tx: tx.emit(kind, "updated", event, session_id=session))
 
-    async def begin(self, name: str, session: SessionId) -> None:
-        """Create a message and hold it open."""
+    async def begin(self, name: str, session: SessionId, *, hold: bool = True) -> None:
+        """Create a message, and hold it open unless that is to come later."""
         message = Message(MessageId(name), "assistant", session, (TextPart(""),))
         await self._put(message, "created")
         self.open[name] = message
         self.written[name] = ""
         self.sessions[name] = session
-        self.feed.hold(name, (session,), lambda: self._present(name))
+        if hold:
+            self.hold(name)
+
+    def hold(self, name: str, since: int | None = None) -> None:
+        """Hold a message open."""
+        self.feed.hold(name, (self.sessions[name],), lambda: self._present(name), since=since)
 
     def write(self, name: str, text: str) -> None:
         """Append to an open message."""

@@ -343,3 +343,22 @@ async def test_an_event_published_while_a_feed_is_opened_is_counted() -> None:
     store = LateStore(publish=journal.publish)
     feed = await journal.open(store, W)
     assert feed.last_seq == 1
+
+
+async def test_who_joins_between_a_messages_event_and_its_hold_is_shown_it_before_its_deltas(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    """G8: the event came too early for this subscriber, the deltas alone would hang in the air."""
+    before = desk.feed.last_seq
+    early = desk.join(before)
+    await desk.author.begin("m", A, hold=False)
+    await early.drain()
+    late = desk.join(None)
+    await late.drain()
+    desk.author.hold("m", since=before)
+    desk.author.write("m", "one")
+    await early.drain()
+    await late.drain()
+    assert early.texts == late.texts == {"m": "one"}
+    assert (early.states, early.deltas) == (0, 1)
+    assert (late.states, late.deltas) == (1, 0)

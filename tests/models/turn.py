@@ -59,7 +59,8 @@ async def run_turn(
     processes = RunProcesses(SpillArea(spill))
 
     async def ask(wanted: PermissionAsk) -> Decision:
-        return decide(wanted, mode, (), (), workspace=workspace)
+        decision = decide(wanted, mode, (), (), workspace=workspace)
+        return decision or Decision(False, "Nobody is here to be asked.")
 
     context = ToolContext(
         workspace_id=WorkspaceId("w"),
