@@ -89,6 +89,7 @@ COMPACTION_LEFT_SHARE = 0.2  # any other when this share of it is left
 COMPACTION_ROUNDS = 2  # summaries in a row that did not help; then the run ends context_overflow
 SUMMARY_TRIES = 5  # requests for one summary, each with less to read; then context_overflow
 SUMMARY_OUTPUT_CHARS = 200  # a longer tool output is left out when a summary request was too long
+LATER_RUNS_PAGE = 100  # runs accepted after a summary's own are read so many at once, to the last
 SHELL_TIMEOUT_S = 3600.0  # a person's command without `limits.timeout_s`; then it ends limited
 KIND_WAIT_S = 600.0  # summarize and shell answer with the end at most so late; then 202
 LOOP_WINDOW_STEPS = 10  # loop breaker looks at this many steps (R66)

@@ -5,12 +5,12 @@ Pure: from messages to messages. A summary hides what it covers from the model, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import attrs
 
 from crush_trio import limits
-from crush_trio.protocol.ids import MessageId
+from crush_trio.protocol.ids import MessageId, RunId
 from crush_trio.protocol.messages import Message, Part, TextPart, ToolResultPart
 from crush_trio.protocol.runs import RunError, Usage
 
@@ -80,15 +80,45 @@ def history(messages: Sequence[Message], summary_id: MessageId | str) -> tuple[M
     """What a model is to see of a stored conversation: from its summary on, if it has one (R65).
 
     The summary comes first, as a user's message; then what stands before it but is not part of it
-    (`Message.leaves_out`), then what came after. A summary that was never completed is not shown.
+    (`Message.leaves_out`), then what stands behind it, unless it is part of it (`Message.covers`).
+    A summary that was never completed is not shown.
     """
     place = next((i for i, message in enumerate(messages) if message.id == summary_id), None)
     if place is None:
         return tuple(message for message in messages if not message.is_summary_message)
     summary = messages[place]
-    left_out = (m for m in messages[:place] if m.run_id in summary.leaves_out)
-    later = (*left_out, *messages[place + 1 :])
-    return (as_user(summary), *(m for m in later if not m.is_summary_message))
+    standing = list(zip(messages, places(messages), strict=True))
+    left_out = (m for m, run in standing[:place] if run in summary.leaves_out)
+    behind = (m for m, run in standing[place + 1 :] if run not in summary.covers)
+    shown = (m for m in (*left_out, *behind) if not m.is_summary_message)
+    return (as_user(summary), *shown)
+
+
+def places(messages: Sequence[Message]) -> tuple[RunId | None, ...]:
+    """For each message of a stored conversation, in its order, the run at whose place it stands.
+
+    That is the run that wrote it, but for a folded prompt the run that took it in: it stands
+    between two messages of that run, whenever it was itself accepted.
+    """
+    last = {message.run_id: at for at, message in enumerate(messages)}
+    found: list[RunId | None] = []
+    now: RunId | None = None
+    until = -1
+    for at, message in enumerate(messages):
+        if at > until:
+            now = message.run_id
+            until = at if now is None else last[now]
+        found.append(now)
+    return tuple(found)
+
+
+def covered_behind(stored: Sequence[RunId | None], later: Container[RunId]) -> tuple[RunId, ...]:
+    """What a summary's `Message.covers` are, given the `places` of all messages its run found.
+
+    Each of them was shown to the run, or is covered by the summary that it was shown instead.
+    ``later`` are the runs accepted after the summary's own: they stand behind it.
+    """
+    return tuple(run for run in dict.fromkeys(stored) if run is not None and run in later)
 
 
 def as_user(summary: Message) -> Message:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +44,15 @@ _WANTED = (
 )
 
 
+Covers = Callable[[], Awaitable[tuple[RunId, ...]]]
+"""Finds a summary's `Message.covers`; asked only when one is written."""
+
+
+async def covers_nothing() -> tuple[RunId, ...]:
+    """Runs that went in the order in which they were accepted leave nothing behind a summary."""
+    return ()
+
+
 class SummaryJournal(AskingJournal, Protocol):
     """What of a turn's journal a summary writes to."""
 
@@ -70,7 +79,8 @@ class SummaryJournal(AskingJournal, Protocol):
 class SummaryInput:
     """Who writes a summary, for whom, and within which limits.
 
-    ``leaves_out`` becomes the message's own; ``earlier`` counts the run's summaries before this.
+    ``leaves_out`` becomes the message's own, and so does what ``covers`` finds; ``earlier`` counts
+    the run's summaries before this.
     """
 
     session_id: SessionId
@@ -80,6 +90,7 @@ class SummaryInput:
     limits: Limits
     now_s: Callable[[], int]
     leaves_out: tuple[RunId, ...] = ()
+    covers: Covers = covers_nothing
     earlier: int = 0
 
 
@@ -132,7 +143,12 @@ class Summary:
         opened = transcript.open_assistant(
             given.session_id, given.run_id, info.provider, info.model, given.now_s()
         )
-        opened = attrs.evolve(opened, is_summary_message=True, leaves_out=given.leaves_out)
+        opened = attrs.evolve(
+            opened,
+            is_summary_message=True,
+            leaves_out=given.leaves_out,
+            covers=await given.covers(),
+        )
         self.progress = attrs.evolve(self.progress, waiting_on="summarize")
         live = LiveMessage(opened, self.journal.show_delta, given.now_s)
         self.journal.stage_message(opened, self.progress)

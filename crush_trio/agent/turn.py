@@ -26,7 +26,7 @@ from crush_trio.agent.ports import (
     ToolContext,
     ToolResult,
 )
-from crush_trio.agent.summary import SummaryInput
+from crush_trio.agent.summary import Covers, SummaryInput, covers_nothing
 from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.messages import FinishPart, Message, ToolCallPart
@@ -84,7 +84,8 @@ class TurnInput:
     """What a turn starts from. ``history`` ends with the prompt's user message.
 
     ``fullness`` is the window as the last turn left it. ``leaves_out`` are runs that wait although
-    they stand before this one: no summary of this turn speaks of them.
+    they stand before this one: no summary of this turn speaks of them. ``covers`` finds those that
+    ``history`` tells of although they stand behind it: every summary of this turn does.
     """
 
     session_id: SessionId
@@ -99,6 +100,7 @@ class TurnInput:
     now_s: Callable[[], int]
     fullness: Fullness = attrs.field(factory=Fullness)
     leaves_out: tuple[RunId, ...] = ()
+    covers: Covers = covers_nothing
     taken: frozenset[str] = frozenset()
     """Ids of the session's tool calls, those behind a summary too: no call gets one again."""
 
@@ -140,6 +142,7 @@ class Turn:
             given.limits,
             given.now_s,
             given.leaves_out,
+            given.covers,
         )
         prompts = list(given.history[-1:])
         self._compactor = Compactor(writer, self.journal, given.fullness, prompts)

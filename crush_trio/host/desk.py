@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
 import trio
 
 from crush_trio import limits
+from crush_trio.agent import compaction
 from crush_trio.agent.budget import Progress
 from crush_trio.agent.ports import Model, ProcessHost
 from crush_trio.agent.turn import TurnEnd
@@ -95,6 +96,25 @@ class Desk:
         folder = f"{record.workspace_id}/{record.session_id}"
         self.processes = self.home.kit.processes(self.journal.record_processes, folder)
         return self.processes
+
+    async def covered_behind(self, stored: Sequence[RunId | None]) -> tuple[RunId, ...]:
+        """The runs that went ahead of this one although they were accepted later.
+
+        ``stored`` are the `compaction.places` of what this run found when it began. What was
+        accepted later is read from the newest run on, as far as to this one.
+        """
+        session_id, place = self.journal.session_id, self.journal.accept_seq
+        later: set[RunId] = set()
+        before: RunId | None = None
+        while True:
+            page = await self.home.store.runs(
+                session_id=session_id, limit=limits.LATER_RUNS_PAGE, before=before
+            )
+            found = [record.id for record in page if record.accept_seq > place]
+            later.update(found)
+            if len(found) < limits.LATER_RUNS_PAGE:
+                return compaction.covered_behind(stored, later)
+            before = found[-1]
 
     def output(self, call_id: str) -> LiveOutput:
         """Where a call's output is shown live; that of earlier calls is closed."""

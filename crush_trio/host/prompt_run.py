@@ -99,6 +99,7 @@ class PromptRun:
                 now_s=now_s,
                 fullness=fullness,
                 leaves_out=leaves_out,
+                covers=partial(desk.covered_behind, compaction.places(stored)),
                 taken=transcript.call_ids(stored),
             ),
             journal,

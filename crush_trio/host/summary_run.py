@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 import trio
 
 from crush_trio.agent import compaction
 from crush_trio.agent.budget import Progress
 from crush_trio.agent.ports import Model, ModelError
-from crush_trio.agent.summary import Summary, SummaryInput, tokens_in
+from crush_trio.agent.summary import Covers, Summary, SummaryInput, tokens_in
 from crush_trio.agent.turn import TurnEnd
 from crush_trio.host import kind_commits
 from crush_trio.host.desk import Desk, now_s
@@ -59,11 +61,13 @@ class SummaryRun:
         journal.stage(lambda tx: kind_commits.begin_kind(tx, row.record.id, "summarize", ()))
         leaves_out = self.desk.moved_behind()  # looked at before the messages are
         model = await trio.to_thread.run_sync(self._read_model, abandon_on_cancel=True)
-        session, shown = await self._history()
+        session, stored = await self._stored()
+        shown = compaction.history(stored, session.summary_message_id)
         if not compaction.is_worth_it(shown):
             return TurnEnd(Outcome.COMPLETED)
         self._before = session.prompt_tokens + session.completion_tokens
-        self._summary = Summary(self._given(model, wanted, leaves_out), journal)
+        covers = partial(self.desk.covered_behind, compaction.places(stored))
+        self._summary = Summary(self._given(model, wanted, leaves_out, covers), journal)
         self._written = await self._summary.write(shown)
         self._answer = attrs.evolve(
             self._summary.progress, message_id=self._written.id, text=self._written.text()
@@ -78,14 +82,15 @@ class SummaryRun:
             raise ModelError("no_language_model", NO_LANGUAGE_MODEL)
         return model
 
-    async def _history(self) -> tuple[Session, tuple[Message, ...]]:
+    async def _stored(self) -> tuple[Session, tuple[Message, ...]]:
         session_id = self.desk.journal.session_id
         found = await self.desk.home.store.session(session_id)
         session = found[1] if found is not None else Session(session_id)
-        stored = await self.desk.home.store.messages(session_id)
-        return session, compaction.history(stored, session.summary_message_id)
+        return session, await self.desk.home.store.messages(session_id)
 
-    def _given(self, model: Model, wanted: Limits, leaves_out: tuple[RunId, ...]) -> SummaryInput:
+    def _given(
+        self, model: Model, wanted: Limits, leaves_out: tuple[RunId, ...], covers: Covers
+    ) -> SummaryInput:
         journal = self.desk.journal
         return SummaryInput(
             journal.session_id,
@@ -95,6 +100,7 @@ class SummaryRun:
             wanted,
             now_s,
             leaves_out,
+            covers,
         )
 
     def settle(self, tx: Transaction, outcome: Outcome) -> None:

@@ -117,7 +117,9 @@ class Message:
     ``run_id`` (an addition to CW) names the run that wrote it. Messages are ordered by (accept
     sequence of their run, ordinal), which the store keeps; never by time (G7). ``leaves_out``
     (an addition, of a summary) names runs that waited when it was written although they stand
-    before it: it does not tell what became of them.
+    before it: it does not tell what became of them. ``covers`` (likewise) names runs that it does
+    tell of although they stand behind it. Both mean all that stands at the place of those runs,
+    the prompts that were folded into them too.
     """
 
     id: MessageId
@@ -131,6 +133,7 @@ class Message:
     is_summary_message: bool = False
     run_id: RunId | None = None
     leaves_out: tuple[RunId, ...] = ()
+    covers: tuple[RunId, ...] = ()
 
     def finish(self) -> FinishPart | None:
         """The finish part, or ``None`` while the message is open."""

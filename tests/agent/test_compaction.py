@@ -213,7 +213,12 @@ async def test_an_empty_summary_is_an_error() -> None:
 
 
 def said(
-    name: str, run: str, *, summary: bool = False, leaves_out: tuple[str, ...] = ()
+    name: str,
+    run: str,
+    *,
+    summary: bool = False,
+    leaves_out: tuple[str, ...] = (),
+    covers: tuple[str, ...] = (),
 ) -> Message:
     """A small message."""
     return Message(
@@ -224,6 +229,7 @@ def said(
         is_summary_message=summary,
         run_id=RunId(run),
         leaves_out=tuple(map(RunId, leaves_out)),
+        covers=tuple(map(RunId, covers)),
     )
 
 
@@ -245,6 +251,43 @@ def test_history_begins_with_the_summary_and_drops_nothing_after_it() -> None:
     assert [m.id for m in history(stored, "")] == ["a", "moved", "b", "c", "d"]
     assert compaction.is_worth_it(shown)
     assert not compaction.is_worth_it(shown[:1])
+
+
+def test_history_shows_nothing_twice_that_was_moved_ahead_of_the_summary() -> None:
+    """R65, I18, G7: it stands behind the summary, which covers it."""
+    stored = [
+        said("a", "1"),
+        said("sum", "2", summary=True, covers=("3", "5")),
+        said("rest", "2"),
+        said("ahead", "3"),
+        said("answer", "3"),
+        said("b", "4"),
+        said("cancelled", "5"),
+        said("c", "6"),
+    ]
+    assert [m.id for m in history(stored, MessageId("sum"))] == ["sum", "rest", "b", "c"]
+
+
+def test_a_folded_prompt_goes_with_the_run_that_took_it_in() -> None:
+    """G7: left out or covered with it, whenever it was itself accepted."""
+    stored = [
+        said("a", "1"),
+        said("folded later", "9"),
+        said("a2", "1"),
+        said("sum", "4", summary=True, leaves_out=("1",), covers=("6",)),
+        said("folded here", "8"),
+        said("rest", "4"),
+        said("b", "6"),
+        said("folded earlier", "3"),
+        said("b2", "6"),
+        said("c", "7"),
+    ]
+    expected = ["1", "1", "1", "4", "4", "4", "6", "6", "6", "7"]
+    assert list(compaction.places(stored)) == expected
+    shown = [m.id for m in history(stored, MessageId("sum"))]
+    assert shown == ["sum", "a", "folded later", "a2", "folded here", "rest", "c"]
+    later = {RunId(run) for run in ("6", "7", "8", "9")}
+    assert compaction.covered_behind(compaction.places(stored[:9]), later) == ("6",)
 
 
 def test_a_quoted_prompt_keeps_its_attachments() -> None:

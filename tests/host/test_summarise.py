@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
+from crush_trio import limits
 from crush_trio.agent.ports import (
     Emit,
     ModelError,
@@ -24,7 +26,7 @@ from crush_trio.agent.ports import (
 from crush_trio.host.editing import edit
 from crush_trio.protocol.ids import SessionId, WorkspaceId
 from crush_trio.protocol.messages import FinishPart, Message
-from crush_trio.protocol.runs import Limits, Outcome, Usage
+from crush_trio.protocol.runs import Limits, Outcome, RunRecord, Usage
 from crush_trio.protocol.sessions import Session
 from crush_trio.store.contract import StoredEvent
 from crush_trio.store.memory import MemoryStore
@@ -372,6 +374,106 @@ async def test_what_was_moved_behind_a_summary_is_left_out_after_a_restart_too(
         messages = await after.store.messages(small.session.id)
         (whole,) = [m for m in messages if m.is_summary_message]
         assert whole.leaves_out == (late.id,)
+
+
+async def covers_of(world: World, session_id: SessionId) -> tuple[str, ...]:
+    """What the session's summary covers behind it."""
+    found = await world.store.session(session_id)
+    assert found is not None
+    messages = await world.store.messages(session_id)
+    return next(m.covers for m in messages if m.id == found[1].summary_message_id)
+
+
+async def test_what_was_moved_ahead_of_a_summary_is_not_shown_again(
+    clock: MockClock, small: World
+) -> None:
+    """G7, I18: it stands behind the summary that tells of it; also for the next server."""
+    small.kit.fake.acts["hang"] = fakes.hang
+    hang, run = small.submit("hang"), small.submit("fill")
+    ahead, gone = small.submit("ahead"), small.submit("gone")
+    await quiet()
+    await edit(small.session, ahead.id, None, 0).wait()
+    await small.session.cancel(ME, gone.id).wait()
+    small.session.cancel(ME, hang.id)
+    await small.ended(ahead, run)
+    asked = next(r for r in small.kit.fake.requests if r.summary)
+    assert {"ahead", "answer to ahead", "gone"} <= set(shown(asked))
+    assert await covers_of(small, small.session.id) == (ahead.id, gone.id)
+    async with next_start(small) as after:
+        session = await after.workspace.session(small.session.id)
+        await after.ended(after.submit("last", session=session, run_id="next"))
+        seen = shown(after.kit.fake.requests[-1])
+    await small.ended(small.submit("last"))
+    assert shown(small.kit.fake.requests[-1]) == seen
+    assert [seen[0], seen[-1]] == ["summary of 8", "last"]
+    assert len(seen) == 3, "in between is what the run answered after its summary"
+    assert seen[1].startswith("answer to The previous session was interrupted")
+
+
+async def test_a_summary_by_hand_covers_what_was_moved_ahead_of_it_after_a_restart_too(
+    clock: MockClock, small: World
+) -> None:
+    """G2, G7: the order in which runs go is kept, and so is what the summary was shown."""
+    small.kit.fake.acts["hang"] = fakes.hang
+    small.submit("hang")
+    summary, ahead = small.submit("", kind="summarize"), small.submit("ahead")
+    await quiet()
+    await edit(small.session, ahead.id, None, 0).wait()
+    async with next_start(small) as after:
+        await after.all_ended()
+        assert (await after.record(summary.id)).outcome is Outcome.COMPLETED
+        assert await covers_of(after, small.session.id) == (ahead.id,)
+        session = await after.workspace.session(small.session.id)
+        await after.ended(after.submit("last", session=session, run_id="next"))
+        assert shown(after.kit.fake.requests[-1]) == ["summary of 3", "last"]
+
+
+async def test_what_is_cancelled_while_a_summary_is_written_is_not_covered_by_it(
+    clock: MockClock, small: World
+) -> None:
+    """G7: its text was not shown to the model that wrote the summary."""
+    await small.ended(small.submit("hello"))
+    summary, late = small.submit("", kind="summarize"), small.submit("late")
+    await trio.sleep(0.2)
+    await small.session.cancel(ME, late.id).wait()
+    await small.ended(summary, small.submit("last"))
+    assert await covers_of(small, small.session.id) == ()
+    assert shown(small.kit.fake.requests[-1])[1] == "late"
+
+
+async def test_a_second_summary_covers_what_the_first_one_covered(
+    clock: MockClock, small: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G7: both were written after it, and it stands behind the second one alone."""
+    monkeypatch.setattr(limits, "LATER_RUNS_PAGE", 2)
+    small.kit.fake.acts["hang"] = fakes.hang
+    hang, second, a = small.submit("hang"), small.submit("", kind="summarize"), small.submit("a")
+    first, b = small.submit("", kind="summarize"), small.submit("b")
+    await quiet()
+    await edit(small.session, second.id, None, 3).wait()
+    small.session.cancel(ME, hang.id)
+    await small.ended(a, first, b, second)
+    assert await covers_of(small, small.session.id) == (a.id, first.id, b.id)
+    await small.ended(small.submit("last"))
+    assert shown(small.kit.fake.requests[-1]) == ["summary of 3", "last"]
+
+
+async def test_runs_that_summarise_nothing_do_not_look_for_what_was_moved_ahead(
+    clock: MockClock, small: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    read = MemoryStore.runs
+
+    async def counted(store: MemoryStore, **named: Any) -> tuple[RunRecord, ...]:
+        asked.append(named["session_id"])
+        return await read(store, **named)
+
+    monkeypatch.setattr(MemoryStore, "runs", counted)
+    await small.ended(small.submit("", kind="summarize"), small.submit("hello"))
+    assert asked == []
+    await small.ended(small.submit("", kind="summarize"))
+    assert asked == [small.session.id]
+    monkeypatch.undo()
 
 
 async def test_a_summary_run_that_reaches_a_limit_leaves_the_pointer(

@@ -111,6 +111,7 @@ SAME_BOTH_WAYS: list[tuple[type[Any], dict[str, Any]]] = [
     (m.Message, SHELL),
     (m.Message, CANCELLED),
     (m.Message, {**USER, "parts": [], "run_id": "r-1"}),
+    (m.Message, {**CANCELLED, "run_id": "r-3", "leaves_out": ["r-1"], "covers": ["r-4", "r-5"]}),
     (PermissionRequest, PERMISSION),
     (PermissionNotification, {"tool_call_id": "c-2", "granted": True, "denied": False}),
     (RunComplete, ENDED),
