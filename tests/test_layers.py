@@ -7,6 +7,7 @@ reason. What they say is drawn in docs/architecture.md.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import re
 import subprocess
@@ -214,6 +215,7 @@ def test_libraries_stay_in_their_layers() -> None:
     assert wrong == []
 
 
+@functools.cache
 def _docstrings(tree: ast.Module) -> set[ast.expr]:
     bodies = [tree.body] + [
         node.body
