@@ -158,7 +158,7 @@ def make_server_cgroup(data_dir: Path) -> Cgroup | None:
     try:
         if str(os.getpid()) not in (own / "cgroup.procs").read_text().split():
             return None  # another hierarchy than ours is mounted there
-        (data_dir / NOTE).write_text(str(made.path))  # first: what is made is always known
+        _write_note(data_dir, made.path)  # first: what is made is always known
         made.path.mkdir()
     except OSError:
         with contextlib.suppress(OSError):  # a note of nothing does no harm
@@ -169,6 +169,12 @@ def make_server_cgroup(data_dir: Path) -> Cgroup | None:
     made.remove()
     (data_dir / NOTE).unlink(missing_ok=True)
     return None
+
+
+def _write_note(data_dir: Path, made: Path) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(data_dir / NOTE, flags, 0o600), "w", encoding="utf-8") as note:
+        note.write(str(made))
 
 
 def _remove_empty_ones(own: Path) -> None:

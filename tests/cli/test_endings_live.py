@@ -47,7 +47,13 @@ def test_the_second_signal_leaves_a_result_line_of_a_command_too(shell: Shell) -
     shell.run("run", "-m", shell.script("hello", HELLO), "x")
     mark = shell.root / "begun"
     os.mkfifo(mark)
-    words = ("session", "shell", "latest", f"echo >{mark}; {STUBBORN}", "--json")
+    words = (
+        "session",
+        "shell",
+        "latest",
+        STUBBORN.replace("echo ready", f"echo >{mark}"),
+        "--json",
+    )
     with shell.start(*words) as process:
         mark.read_text()
         result = json.loads(ended_by_two_signals(process))

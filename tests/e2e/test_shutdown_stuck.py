@@ -54,7 +54,9 @@ def everything_stuck(server: Server, project: Path) -> Iterator[Stuck]:
         [{"tool": "bash", "input": {"command": STUBBORN, "description": "hang"}}],
     )
     hold = script(project / "hold.json", [{"text": "some"}, {"silence": True}])
-    flood = script(project / "flood.json", [{"text": "x" * 1000, "tokens": 1_000_000}])
+    flood = script(
+        project / "flood.json", [{"text": "x" * 1000, "tokens": 1_000_000, "every_ms": 1}]
+    )
     options = {"permission_mode": "allow"}
     for name, model in (("tool", tool), ("silent", hold)):
         server.prompt(
