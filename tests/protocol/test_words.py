@@ -37,6 +37,22 @@ def test_anything_else_is_no_run_id(text: str) -> None:
     assert not ids.is_run_id(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("3c0e9f62-3a1b-4f7a-8c55-0a4f6d1c9e77", True),
+        ("3C0E9F62-3A1B-4F7A-8C55-0A4F6D1C9E77", True),
+        ("3c0e9f62-3a1b-4f7a-8c55-0a4f6d1c9e7", False),
+        ("3c0e9f62-3a1b-4f7a-8c55-0a4f6d1c9e77\n", False),
+        ("me", False),
+        ("", False),
+    ],
+)
+def test_a_client_of_crushs_protocol_is_named_by_a_uuid(text: str, may: bool) -> None:
+    """R20."""
+    assert ids.is_client_id(text) is may
+
+
 def test_a_new_id_is_a_run_id_and_never_the_same() -> None:
     first, second = ids.new_id(), ids.new_id()
     assert first != second
