@@ -166,7 +166,7 @@ def replay(what: str) -> int:
 def main() -> int:
     """Parse the arguments and do it."""
     parser = argparse.ArgumentParser(prog="scripts/explore", description=__doc__)
-    parser.add_argument("--schedules", type=int, default=0, help="in all (default: 6000)")
+    parser.add_argument("--schedules", type=int, default=0, help="in all (default: a million)")
     parser.add_argument("--seconds", type=float, default=0, help="stop after this long")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--scenario", action="append", choices=sorted(SCENARIOS))
@@ -183,7 +183,7 @@ def main() -> int:
     if args.replay:
         return replay(args.replay)
     if not args.schedules and not args.seconds:
-        args.schedules = 6000
+        args.schedules = 1_000_000
     return explore(args)
 
 
