@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,17 @@ class Home:
 
     def __attrs_post_init__(self) -> None:
         self.waiting = Waiting(self.store, self.id)
+
+    def start(self, task: Callable[..., Awaitable[object]], *args: object) -> bool:
+        """Start a task of the workspace; ``False`` if the workspace has ended meanwhile.
+
+        Only a caller that looked something up while it ended can meet that.
+        """
+        try:
+            self.nursery.start_soon(task, *args)
+        except RuntimeError:  # the nursery is closed: there is no other way to ask it
+            return False
+        return True
 
 
 async def ancestors_of(home: Home, session_id: SessionId) -> tuple[SessionId, ...]:

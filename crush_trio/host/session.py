@@ -224,7 +224,8 @@ class Session:
             for open_run in ended:
                 self._leave(open_run)
                 self._owed[open_run.id] = open_run
-            self.home.nursery.start_soon(self._see_out, ended, by, ticket)
+            # Where the workspace has ended, whoever cancels still waits for the commit.
+            self.home.start(self._see_out, ended, by, ticket)
 
     async def _see_out(
         self, ended: tuple[OpenRun, ...], by: CancelledBy, ticket: Ticket[object]

@@ -71,7 +71,8 @@ async def delete_session(workspace: Workspace, session_id: SessionId, by: Cancel
         finally:
             done.set()
 
-    workspace.home.nursery.start_soon(work)
+    if not workspace.home.start(work):
+        raise StoreError("server_stopping", "The workspace has just closed; try again.")
     await done.wait()
     if failure is not None:
         raise failure

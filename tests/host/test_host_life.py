@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from crush_trio import limits
 from crush_trio.agent.ports import Emit, ModelRequest, StepEnd
 from crush_trio.host.host import HostOptions
+from crush_trio.host.session_life import delete_session
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.ids import WorkspaceId
@@ -288,3 +289,21 @@ async def test_a_run_whose_acceptance_is_on_its_way_when_the_server_stops_is_not
         await run.accepted.wait()
     assert (await world.record(run.id)).state is RunState.QUEUED
     assert not world.kit.fake.requests
+
+
+async def test_who_meets_a_workspace_that_has_just_ended_is_still_answered(
+    clock: MockClock, world: World
+) -> None:
+    """G2, G4: a handler that looked the session up meanwhile cancels durably, or is refused."""
+    world.kit.fake.acts["hang"] = fakes.hang
+    running, waiting = world.submit("hang"), world.submit("next")
+    await quiet()
+    ended = world.workspace
+    world.host.close(ended)
+    await ended.closed.wait()
+    assert (await world.record(running.id)).outcome is Outcome.CANCELLED
+    receipt = (await world.session.cancel(ME).wait()).value
+    assert [(each.run_id, each.was) for each in receipt.runs] == [(waiting.id, "queued")]
+    assert (await world.record(waiting.id)).outcome is Outcome.CANCELLED
+    with pytest.raises(StoreError, match="just closed"):
+        await delete_session(ended, world.session.id, ME)
