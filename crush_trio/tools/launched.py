@@ -62,6 +62,9 @@ class Launched:
         self._said_goodbye = False
         # One reader of the status pipe at a time: whoever waits for the shell, or for the end.
         self._reading = trio.Lock()
+        # One ender at a time: a second would count, and let go of, what the first still ends.
+        self._ending = trio.Lock()
+        self._ended = False
 
     @classmethod
     async def start(
@@ -160,14 +163,21 @@ class Launched:
         Afterwards ``killed`` counts the processes it signalled and ``left`` names those it
         could not end. It waits for nobody else's cancellation.
         """
-        with trio.move_on_after(LAUNCHER_ANSWERS_S, shield=True):
+        with trio.CancelScope(shield=True):  # the bound: that of the end under way, and ours
+            async with self._ending:
+                if not self._ended:
+                    await self._end_once()
+                    self._ended = True
+
+    async def _end_once(self) -> None:
+        with trio.move_on_after(LAUNCHER_ANSWERS_S):
             self._tell(b"k")
             # A tool may have stopped its launcher; a stopped one could not obey.
             process_table.send(self.record, signal.SIGCONT)
             await self._wait_end()
         if not self._said_goodbye or self.process.returncode is None:
-            with trio.CancelScope(shield=True):  # the bound: two looks at the process table
-                await trio.to_thread.run_sync(self._end_without_launcher)
+            # The bound: two looks at the process table.
+            await trio.to_thread.run_sync(self._end_without_launcher)
         self.close()
 
     def _end_without_launcher(self) -> None:

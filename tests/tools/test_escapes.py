@@ -19,6 +19,7 @@ import pytest
 import trio
 
 from crush_trio.tools.cgroup import Cgroup, server_cgroup
+from crush_trio.tools.launched import Launched
 from crush_trio.tools.processes import RunProcesses
 from crush_trio.tools.spill import SpillArea
 from tests.tools.test_processes import env
@@ -160,3 +161,28 @@ async def test_what_nothing_but_the_cgroup_finds_is_counted_among_the_killed(
     await escape(run, command, "600", ready)
     report = await run.aclose()
     assert (report.killed, report.left) == (2, ())
+
+
+async def test_two_who_end_a_command_at_once_end_it_once_and_count_it_once(
+    cgroup: Cgroup, spill: SpillArea, tmp_path: Path
+) -> None:
+    """Its call notices that the launcher is gone just when its run ends."""
+    for n in range(TIMES):
+        launched = await Launched.start(
+            ("sh", "-c", f"env -i setsid sleep 600 & {READY}; kill -9 $PPID; exec sleep 600"),
+            Path("/"),
+            env(READY=str(tmp_path / f"ready-{n}")),
+            cgroup,
+        )
+        counts: list[int] = []
+
+        async def end(launched: Launched = launched, counts: list[int] = counts) -> None:
+            await launched.end()
+            counts.append(launched.killed)
+
+        await launched.wait_shell()  # the launcher is gone
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end)
+            nursery.start_soon(end)
+        launched.hand_over_output()
+        assert counts == [2, 2]
