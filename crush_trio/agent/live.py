@@ -64,7 +64,8 @@ class _OpenPart:
             return TextPart(self.text())
         if self.kind == "reasoning":
             return ReasoningPart(self.text(), self.signature, self.started_at, self.finished_at)
-        return ToolCallPart(self.tool_call_id or "", self.name, self.text(), self.finished)
+        call_id = self.tool_call_id or ""
+        return ToolCallPart(call_id, self.name, self.text(), self.finished, self.signature)
 
     def final(self) -> Part:
         """The part as the model ended it."""
@@ -110,8 +111,8 @@ class LiveMessage:
                 content = self._start_call(call_id, name)
             case ToolInputDelta(call_id, text):
                 content = self._grow_call(call_id, text)
-            case ToolCallEnd(call_id, text):
-                content = self._end_call(call_id, text)
+            case ToolCallEnd(call_id, text, signature):
+                content = self._end_call(call_id, text, signature)
             case StreamReset():
                 self._parts.clear()
                 self._calls.clear()
@@ -164,6 +165,12 @@ class LiveMessage:
                 part.finished = ended = True
                 part.finished_at = self.now_s()
                 part.signature = signature
+        if signature and not ended:
+            silent = _OpenPart("reasoning", self.now_s(), signature=signature)
+            silent.finished, silent.finished_at = True, silent.started_at
+            self._parts.append(silent)
+            self.show(len(self._parts) - 1, "reasoning", 0, "", None)
+            ended = True
         return ended
 
     def _start_call(self, call_id: str, name: str) -> bool:
@@ -188,7 +195,7 @@ class LiveMessage:
         self.show(index, "tool_input", part.add(text), text, part.tool_call_id)
         return True
 
-    def _end_call(self, call_id: str, text: str) -> bool:
+    def _end_call(self, call_id: str, text: str, signature: str) -> bool:
         index = self._calls.get(call_id)
         if index is None or self._parts[index].finished:
             return False
@@ -199,5 +206,6 @@ class LiveMessage:
             # The deltas said something else. What was shown stays what they add up to; the
             # finished message has the truth.
             part.corrected = text
+        part.signature = signature
         part.finished = True
         return True

@@ -68,7 +68,10 @@ class ReasoningDelta:
 
 @attrs.frozen
 class ReasoningEnd:
-    """The thought is complete; ``signature`` must be sent back unchanged, if not empty."""
+    """The thought is complete; ``signature`` must be sent back unchanged, if not empty.
+
+    Without a thought before it, a signature makes one that has no words.
+    """
 
     signature: str = ""
 
@@ -91,10 +94,14 @@ class ToolInputDelta:
 
 @attrs.frozen
 class ToolCallEnd:
-    """A tool call is complete; ``input`` is its whole JSON text (valid or not)."""
+    """A tool call is complete; ``input`` is its whole JSON text (valid or not).
+
+    ``signature`` must be sent back unchanged with the call, if not empty.
+    """
 
     id: str
     input: str
+    signature: str = ""
 
 
 @attrs.frozen

@@ -23,6 +23,7 @@ from crush_trio.agent.ports import (
 )
 from crush_trio.models.prompts import prompt_of
 from crush_trio.models.recorded_step import RecordedStep
+from crush_trio.models.script_schema import ModelFacts
 from crush_trio.protocol.errors import Refused
 
 
@@ -116,11 +117,8 @@ class RecordingModel:
 
     def _script(self) -> bytes:
         info = self._model.info
-        facts = attrs.asdict(
-            info, filter=lambda field, _: field.name not in ("provider", "is_language_model")
-        )
-        facts["name"] = facts["name"] or facts["model"]
-        del facts["model"]
+        facts = {name: getattr(info, name) for name in attrs.fields_dict(ModelFacts)}
+        facts["name"] = info.name or info.model
         several = len({step.run_id for step in self._steps}) > 1
         value = {
             "version": 1,

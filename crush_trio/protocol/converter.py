@@ -36,7 +36,7 @@ from crush_trio.protocol.requests import (
     Snapshot,
     SummarizeRequest,
 )
-from crush_trio.protocol.runs import Limits, RunComplete
+from crush_trio.protocol.runs import Limits, RunComplete, Usage
 from crush_trio.protocol.sessions import Session
 
 _PART_CLASS: dict[str, type[Any]] = {
@@ -64,6 +64,7 @@ _ALWAYS: dict[type[Any], frozenset[str]] = {
     m.Message: frozenset(
         {"id", "role", "session_id", "parts", "model", "provider", "created_at", "updated_at"}
     ),
+    Usage: frozenset(attrs.fields_dict(Usage)) - {"estimated"},
     Session: frozenset(attrs.fields_dict(Session)) - {"todos"},
     RunComplete: frozenset({"session_id", "run_id", "message_id", "outcome", "usage", "processes"}),
     AgentEvent: frozenset({"type"}),

@@ -45,12 +45,16 @@ class BinaryPart:
 
 @attrs.frozen
 class ToolCallPart:
-    """A tool the model asked for. ``input`` is JSON text, empty while it streams."""
+    """A tool the model asked for. ``input`` is JSON text, empty while it streams.
+
+    ``signature`` (an addition to CW) is sent back to the same provider unchanged, if not empty.
+    """
 
     id: str
     name: str
     input: str
     finished: bool = False
+    signature: str = ""
 
 
 @attrs.frozen

@@ -41,12 +41,17 @@ class RunError:
 
 @attrs.frozen
 class Usage:
-    """Tokens of a run, summed over its steps."""
+    """Tokens of a run, summed over its steps.
+
+    ``input_tokens`` are those that were neither read from the provider's cache nor written to it.
+    ``estimated``: at least one number was counted from characters, because no provider said it.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    estimated: bool = False
 
     def plus(self, other: Usage) -> Usage:
         """The sum of both."""
@@ -55,6 +60,7 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.cache_read_tokens + other.cache_read_tokens,
             self.cache_write_tokens + other.cache_write_tokens,
+            self.estimated or other.estimated,
         )
 
 

@@ -1,0 +1,1 @@
+"""What is known of providers and their models: shipped as data, refreshed, overridden."""

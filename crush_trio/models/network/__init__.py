@@ -1,0 +1,1 @@
+"""The one way to a provider over HTTP: connections, time limits, retries."""
