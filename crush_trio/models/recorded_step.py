@@ -24,6 +24,7 @@ from crush_trio.agent.ports import (
     ToolInputDelta,
     UsageSoFar,
 )
+from crush_trio.protocol.runs import Usage
 
 _PAUSE_S = 0.25
 
@@ -88,7 +89,7 @@ class RecordedStep:
                 stretch = self._calls.pop(call)
                 self._put({"tool": stretch.name} | _input(raw) | stretch.pace(), stretch)
             case UsageSoFar(usage):
-                self._mark({"usage_so_far": attrs.asdict(usage)}, now)
+                self._mark({"usage_so_far": _numbers(usage)}, now)
             case StreamReset(attempt, most, delay_s, cause):
                 self._calls.clear()
                 value = {"reset": cause, "attempt": attempt, "max_attempts": most}
@@ -100,7 +101,7 @@ class RecordedStep:
         self._mark(None, now)
         self._ending = {"finish": end.reason}
         if end.usage is not None:
-            self._ending["usage"] = attrs.asdict(end.usage)
+            self._ending["usage"] = _numbers(end.usage)
         if end.cost_usd is not None:
             self._ending["cost_usd"] = end.cost_usd
 
@@ -150,6 +151,10 @@ class RecordedStep:
         if wait_ms >= 1:
             self._actions.append({"wait_ms": wait_ms})
             self._last = now
+
+
+def _numbers(usage: Usage) -> dict[str, int]:
+    return attrs.asdict(usage, filter=lambda field, _: field.name != "estimated")
 
 
 def _input(raw: str) -> dict[str, Any]:
