@@ -59,8 +59,8 @@ class Dialect(Protocol):
         """
         ...
 
-    def reader(self, target: Target, emit: Emit) -> AnswerReader:
-        """What reads the answer to one such call."""
+    def reader(self, request: ModelRequest, target: Target, emit: Emit) -> AnswerReader:
+        """What reads the answer to one such call for ``request``."""
         ...
 
     def failure(
