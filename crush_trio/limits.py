@@ -173,6 +173,7 @@ SCRIPT_FILE_BYTES = 16 * 1024 * 1024  # a larger script file is refused: 400 unk
 SCRIPT_TOKENS_MAX = 10_000_000  # `tokens` of one action; more is a mistake in the file
 SCRIPT_WAIT_MAX_MS = 24 * 3600 * 1000  # any wait in a script; longer is a mistake in the file
 SCRIPT_CHECKPOINT_PIECES = 32  # unpaced pieces between two checkpoints
+PROVIDER_WORDS_CHARS = 400  # of a provider's own error message in ours; the rest is cut
 
 # --- JSON ---------------------------------------------------------------------------------
 JSON_DEPTH_MAX = 64  # arrays and objects inside each other; deeper text is refused as not decodable
