@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import orjson
@@ -21,6 +23,7 @@ from crush_trio.agent.ports import (
     StepEnd,
     Titler,
 )
+from crush_trio.models.masking import masked, masked_actions, secrets_among
 from crush_trio.models.prompts import prompt_of
 from crush_trio.models.recorded_step import RecordedStep
 from crush_trio.models.script_schema import ModelFacts
@@ -52,14 +55,19 @@ class RecordingModel:
     Args:
         model: The model to record.
         path: Absolute path of a file that does not exist.
+        secrets: Gives what must not get into the file, such as the key that was sent, whoever
+            wrote it: it is masked in texts, arguments and errors.
 
     Raises:
         Refused: ``record_file`` if the file exists or cannot be created.
     """
 
-    def __init__(self, model: Model, path: Path) -> None:
+    def __init__(
+        self, model: Model, path: Path, secrets: Callable[[], Iterable[str]] = tuple
+    ) -> None:
         self._model = model
         self._path = path
+        self._secrets = secrets
         self._steps: list[RecordedStep] = []
         self._summaries: list[RecordedStep] = []
         check_record_file(path)
@@ -120,7 +128,8 @@ class RecordingModel:
         facts = {name: getattr(info, name) for name in attrs.fields_dict(ModelFacts)}
         facts["name"] = info.name or info.model
         several = len({step.run_id for step in self._steps}) > 1
-        value = {
+        secrets = secrets_among(self._secrets())
+        value: dict[str, Any] = {
             "version": 1,
             "model": facts,
             "steps": [step.to_json(only_for_its_prompt=several) for step in self._steps],
@@ -128,6 +137,10 @@ class RecordingModel:
         if self._summaries:
             summaries = [step.to_json(only_for_its_prompt=False) for step in self._summaries]
             value["summary"] = summaries
+        if secrets:
+            for step in (*value["steps"], *value.get("summary", ())):
+                step["actions"] = masked_actions(step["actions"], secrets)
+            value = masked(value, secrets)
         return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     def _write(self) -> None:

@@ -31,11 +31,10 @@ _PAUSE_S = 0.25
 
 @attrs.define
 class _Stretch:
-    """Pieces that become one action. ``name`` is a tool's."""
+    """Pieces that become one action."""
 
     first: float
     last: float
-    name: str = ""
     pieces: list[str] = attrs.field(factory=list)
 
     def add(self, text: str, now: float) -> None:
@@ -53,6 +52,15 @@ class _Stretch:
 
 
 @attrs.define
+class _Call:
+    """A tool call that is being asked for; ``action`` is empty until it is complete."""
+
+    name: str
+    action: dict[str, Any]
+    stretch: _Stretch
+
+
+@attrs.define
 class RecordedStep:
     """What one request has streamed so far; all times are Trio's clock, in seconds.
 
@@ -67,7 +75,9 @@ class RecordedStep:
     _ending: dict[str, Any] = attrs.field(factory=dict)
     _kind: str = ""
     _stretch: _Stretch | None = None
-    _calls: dict[str, _Stretch] = attrs.field(factory=dict)
+    _calls: dict[str, _Call] = attrs.field(factory=dict)
+    _thoughts: list[dict[str, Any]] = attrs.field(factory=list)
+    _after_thought: list[dict[str, Any]] = attrs.field(factory=list)
 
     def add(self, event: ModelEvent, now: float) -> None:
         """Take the next event."""
@@ -77,21 +87,31 @@ class RecordedStep:
             case ReasoningDelta(text):
                 self._piece("reasoning", text, now)
             case ReasoningEnd(signature):
-                if self._kind != "reasoning":
-                    self._piece("reasoning", "", now)
-                self._close({"signature": signature} if signature else {})
+                self._end_thoughts(signature, now)
             case ToolCallStart(call, name):
-                self._close()
-                self._calls[call] = _Stretch(now, now, name)
+                # Its place is where it began: several calls may be streamed side by side.
+                begun = _Call(name, {}, _Stretch(now, now))
+                self._mark(begun.action, now)
+                self._calls[call] = begun
             case ToolInputDelta(call, text):
-                self._calls[call].add(text, now)
-            case ToolCallEnd(call, raw):
-                stretch = self._calls.pop(call)
-                self._put({"tool": stretch.name} | _input(raw) | stretch.pace(), stretch)
+                self._calls[call].stretch.add(text, now)
+            case ToolCallEnd(call, raw, signature):
+                begun = self._calls.pop(call)
+                signed = {"signature": signature} if signature else {}
+                begun.action.update(
+                    {"tool": begun.name} | _input(raw) | signed | begun.stretch.pace()
+                )
+                self._last = max(self._last, begun.stretch.last)
             case UsageSoFar(usage):
-                self._mark({"usage_so_far": _numbers(usage)}, now)
+                counted = {"usage_so_far": _numbers(usage)}
+                if self._kind == "reasoning":
+                    self._after_thought.append(counted)  # a thought that is played in two, is two
+                else:
+                    self._mark(counted, now)
             case StreamReset(attempt, most, delay_s, cause):
                 self._calls.clear()
+                self._close()
+                self._thoughts.clear()
                 value = {"reset": cause, "attempt": attempt, "max_attempts": most}
                 self._mark(value | {"delay_ms": round(delay_s * 1000, 1)}, now)
                 self._last += delay_s  # playing the reset waits that long by itself
@@ -118,7 +138,7 @@ class RecordedStep:
         """The step as it stands in a script file."""
         when = {"prompt_is": self.prompt, "prompt_number": max(1, self.number)}
         head: dict[str, Any] = {"when": when} if only_for_its_prompt else {}
-        return head | {"actions": self._actions} | self._ending
+        return head | {"actions": [each for each in self._actions if each]} | self._ending
 
     def _piece(self, kind: str, text: str, now: float) -> None:
         stretch = self._stretch
@@ -129,10 +149,26 @@ class RecordedStep:
             self._kind = kind
         stretch.add(text, now)
 
-    def _close(self, extra: dict[str, Any] | None = None) -> None:
+    def _end_thoughts(self, signature: str, now: float) -> None:
+        """A signature belongs to each thought that is open, also behind a text that followed it."""
+        self._close()
+        if not self._thoughts and signature:
+            self._piece("reasoning", "", now)
+            self._close()
+            self._thoughts = [self._actions[-1]]
+        for action in self._thoughts if signature else ():
+            action["signature"] = signature
+        self._thoughts = []
+
+    def _close(self) -> None:
         if self._stretch is not None:
-            text = {self._kind: "".join(self._stretch.pieces)}
-            self._put(text | (extra or {}) | self._stretch.pace(), self._stretch)
+            action: dict[str, Any] = {self._kind: "".join(self._stretch.pieces)}
+            if self._kind == "reasoning" and action[self._kind]:
+                self._thoughts.append(action)
+            action |= self._stretch.pace()
+            self._put(action, self._stretch)
+            self._actions += self._after_thought
+            self._after_thought = []
         self._stretch, self._kind = None, ""
 
     def _put(self, action: dict[str, Any], stretch: _Stretch) -> None:
@@ -153,8 +189,9 @@ class RecordedStep:
             self._last = now
 
 
-def _numbers(usage: Usage) -> dict[str, int]:
-    return attrs.asdict(usage, filter=lambda field, _: field.name != "estimated")
+def _numbers(usage: Usage) -> dict[str, Any]:
+    """Without ``estimated`` where nothing is."""
+    return attrs.asdict(usage, filter=lambda _, value: value is not False)
 
 
 def _input(raw: str) -> dict[str, Any]:

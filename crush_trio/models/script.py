@@ -55,11 +55,7 @@ class ScriptModel:
         return ModelInfo(
             provider="script",
             model=str(self._path),
-            name=facts.name or self._path.stem,
-            context_window=facts.context_window,
-            max_output_tokens=facts.max_output_tokens,
-            cost_per_1m_in=facts.cost_per_1m_in,
-            cost_per_1m_out=facts.cost_per_1m_out,
+            **{**attrs.asdict(facts), "name": facts.name or self._path.stem},
         )
 
     async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
@@ -174,7 +170,7 @@ async def _ask_for_tool(action: s.Tool, name: str, emit: Emit) -> None:
         ToolInputDelta(name, piece) for piece in _pieces(raw, action.piece_chars)
     ]
     await _send(pieces, 1, action.every_ms, emit)
-    emit(ToolCallEnd(name, raw))
+    emit(ToolCallEnd(name, raw, action.signature))
 
 
 async def _send(pieces: list[ModelEvent], times: int, every_ms: float, emit: Emit) -> None:
@@ -212,4 +208,5 @@ def _numbers(numbers: s.UsageNumbers) -> Usage:
         numbers.output_tokens,
         numbers.cache_read_tokens,
         numbers.cache_write_tokens,
+        numbers.estimated,
     )

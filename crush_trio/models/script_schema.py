@@ -56,13 +56,15 @@ class Tool:
     """Asks for the tool named ``tool``.
 
     ``raw_input`` is sent as it is, valid JSON or not; ``input`` as compact JSON. Without an
-    ``id`` the call gets one that is unique in the session.
+    ``id`` the call gets one that is unique in the session. ``signature`` is what the provider
+    wants to see again with it.
     """
 
     tool: str = attrs.field(metadata=rule(not_empty=True))
     input: dict[str, Any] = attrs.field(factory=dict)
     raw_input: str | None = None
     id: str = ""
+    signature: str = ""
     piece_chars: int | None = attrs.field(default=None, metadata=_pieces)
     every_ms: float = attrs.field(default=0.0, metadata=_ms)
 
@@ -110,12 +112,13 @@ class Cut:
 
 @attrs.frozen
 class UsageNumbers:
-    """Tokens the step reports."""
+    """Tokens the step reports; ``estimated`` if the provider did not count all of them."""
 
     input_tokens: int = attrs.field(default=0, metadata=_count)
     output_tokens: int = attrs.field(default=0, metadata=_count)
     cache_read_tokens: int = attrs.field(default=0, metadata=_count)
     cache_write_tokens: int = attrs.field(default=0, metadata=_count)
+    estimated: bool = False
 
 
 @attrs.frozen
@@ -193,13 +196,20 @@ class Title:
 
 @attrs.frozen
 class ModelFacts:
-    """What the script says it is; prices are US dollars per million tokens."""
+    """What the script says it is: the fields of `ModelInfo` with the same names."""
 
     name: str = ""
     context_window: int = attrs.field(default=0, metadata=_count)
     max_output_tokens: int = attrs.field(default=0, metadata=_count)
     cost_per_1m_in: float | None = attrs.field(default=None, metadata=_count)
     cost_per_1m_out: float | None = attrs.field(default=None, metadata=_count)
+    cost_per_1m_in_cached: float | None = attrs.field(default=None, metadata=_count)
+    cost_per_1m_out_cached: float | None = attrs.field(default=None, metadata=_count)
+    can_reason: bool = False
+    reasoning_levels: tuple[str, ...] = ()
+    default_reasoning_effort: str = ""
+    supports_attachments: bool | None = None
+    supports_tools: bool | None = None
 
 
 @attrs.frozen
