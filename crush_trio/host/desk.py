@@ -90,6 +90,18 @@ class Desk:
         """The run as accepted."""
         return self.open_run.row
 
+    async def model(self) -> Model:
+        """The model of the run, as configuration and keys are now that it begins.
+
+        Raises:
+            Refused, ConfigError: As `host.kit.Kit.model`.
+        """
+        # Whether this client may name a script was decided when the prompt was accepted.
+        chosen = await self.home.kit.model(
+            self.row.request.model, self.home.path, local=True, env=self.open_run.env
+        )
+        return chosen.model
+
     def open_processes(self) -> ProcessHost:
         """The owner of the run's processes, made now."""
         record = self.row.record

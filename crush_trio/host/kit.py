@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import attrs
+
 from crush_trio.agent.ports import (
     Decision,
     Model,
@@ -89,6 +91,14 @@ class WorkspaceSetup(Protocol):
         ...
 
 
+@attrs.frozen
+class Chosen:
+    """The model of a run; ``notices`` are sentences that whoever sent the prompt should read."""
+
+    model: Model
+    notices: tuple[str, ...] = ()
+
+
 class Kit(Protocol):
     """Everything the host uses but does not import; the composition root provides it."""
 
@@ -107,13 +117,17 @@ class Kit(Protocol):
         """
         ...
 
-    def model(self, name: str | None, workspace: Path, *, local: bool) -> Model:
-        """The model a prompt asks for, or the one that applies anyway (contract 9); blocking.
+    async def model(
+        self, name: str | None, workspace: Path, *, local: bool, env: Mapping[str, str]
+    ) -> Chosen:
+        """The model a prompt asks for, or the one that applies anyway (contract 9).
 
-        ``local`` says whether the prompt came over the unix socket.
+        ``local`` says whether the prompt came over the unix socket, ``env`` what its client sent
+        of its environment, where keys are looked for first. Files are read in a thread, which is
+        left behind when the caller is cancelled; local model servers may be asked.
 
         Raises:
-            Refused: ``unknown_model`` or ``model_not_allowed``.
+            Refused: ``unknown_model``, ``model_not_allowed``, ``key_missing``.
             ConfigError: The configuration that should name it is wrong.
         """
         ...

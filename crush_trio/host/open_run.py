@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 import trio
 
@@ -24,6 +26,8 @@ class OpenRun:
     row: RunRow
     accepted: Ticket[RunRow]
     scope: trio.CancelScope | None = attrs.field(default=None, init=False)
+    env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """Its client's environment when it was accepted; memory only, so empty after a restart."""
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -71,13 +71,17 @@ class Clients:
 
 @attrs.define(eq=False)
 class Claim:
-    """What one client has to do with one workspace (CW 4.2)."""
+    """What one client has to do with one workspace (CW 4.2).
+
+    ``env`` is what it sent of its environment: kept here alone, and gone with the claim.
+    """
 
     streams: int = 0
     held_until: float = -math.inf
     released: bool = False
     retired: bool = False
     shows: SessionId | None = None
+    env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
 
 @attrs.define(eq=False)
@@ -110,13 +114,15 @@ class Presence:
 
     # --- claims ---------------------------------------------------------------------------
 
-    def hold(self, client_id: str) -> None:
+    def hold(self, client_id: str, env: Mapping[str, str] | None = None) -> None:
         """A client created the workspace: it has `limits.CREATE_HOLD_S` to open a stream (R23).
 
-        Again by the same client, it takes a release back and the time begins anew (R26).
+        Again by the same client, it takes a release back and the time begins anew (R26). An
+        ``env`` takes the place of the one it sent before.
         """
         claim = self._claims.setdefault(client_id, Claim())
         claim.released = False
+        claim.env = claim.env if env is None else env
         if not claim.streams:
             claim.held_until = trio.current_time() + limits.CREATE_HOLD_S
 
@@ -152,6 +158,17 @@ class Presence:
         if claim is None or not claim.streams or claim.retired:
             raise Refused("client_not_attached", "This client has no event stream open here.")
         claim.shows = session_id
+
+    def environment(self, client_id: str | None) -> Mapping[str, str]:
+        """What this client sent of its environment; nothing if it is not here (contract 7).
+
+        Of a client that does not say who it is: what the first one sent that is here (R21).
+        """
+        self._drop_expired()
+        if client_id is not None:
+            claim = self._claims.get(client_id)
+            return {} if claim is None else claim.env
+        return next((claim.env for claim in self._claims.values() if claim.env), {})
 
     def watchers(self) -> Counter[str]:
         """How many clients with a live stream show each session (R30)."""

@@ -74,8 +74,9 @@ class PromptRun:
         journal.stage(lambda tx: commits.begin_run(tx, record.id, placed))
         leaves_out = desk.moved_behind()  # looked at before the messages are
         # It only reads: a directory that does not answer is left behind when the run is cancelled.
+        model = await desk.model()
         setup, model, system = await trio.to_thread.run_sync(
-            self._read_setup, abandon_on_cancel=True
+            self._read_setup, model, abandon_on_cancel=True
         )
         stored = await store.messages(record.session_id)
         # A session without messages has no read marks and no summary.
@@ -120,14 +121,12 @@ class PromptRun:
         shown = compaction.history(stored, session.summary_message_id)
         return shown, Fullness(window, session.prompt_tokens, session.completion_tokens)
 
-    def _read_setup(self) -> tuple[WorkspaceSetup, Model, str]:
+    def _read_setup(self, model: Model) -> tuple[WorkspaceSetup, Model, str]:
         kit, path = self.desk.home.kit, self.desk.home.path
         setup = kit.setup(path)
-        # Whether this client may name a script was decided when the prompt was accepted.
-        request = self.desk.row.request
-        model = kit.model(request.model, path, local=True)
-        if request.record is not None:
-            model = kit.recording(model, request.record)
+        record = self.desk.row.request.record
+        if record is not None:
+            model = kit.recording(model, record)
         system = prompts.system_prompt(
             path,
             is_git=(path / ".git").exists(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import attrs
-import trio
 
 from crush_trio.agent import compaction
 from crush_trio.agent.budget import Progress
@@ -60,7 +59,7 @@ class SummaryRun:
         journal, row = self.desk.journal, self.desk.row
         journal.stage(lambda tx: kind_commits.begin_kind(tx, row.record.id, "summarize", ()))
         leaves_out = self.desk.moved_behind()  # looked at before the messages are
-        model = await trio.to_thread.run_sync(self._read_model, abandon_on_cancel=True)
+        model = await self._model()
         session, stored = await self._stored()
         shown = compaction.history(stored, session.summary_message_id)
         if not compaction.is_worth_it(shown):
@@ -75,9 +74,8 @@ class SummaryRun:
         journal.stage_message(self._written, self._answer)
         return TurnEnd(Outcome.COMPLETED)
 
-    def _read_model(self) -> Model:
-        request, path = self.desk.row.request, self.desk.home.path
-        model = self.desk.home.kit.model(request.model, path, local=True)
+    async def _model(self) -> Model:
+        model = await self.desk.model()
         if not model.info.is_language_model:
             raise ModelError("no_language_model", NO_LANGUAGE_MODEL)
         return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -150,8 +150,11 @@ class Workspace:
         principal: str,
         model: Model | None,
         kind: str = "prompt",
+        env: Mapping[str, str] | None = None,
     ) -> OpenRun:
         """Accept a run; synchronous, see `Session.accept`. A command has no model.
+
+        ``env`` is its client's environment, kept with the run as long as the server lives.
 
         Raises:
             Refused: ``workspace_closing``, or as `Session.accept`.
@@ -175,6 +178,7 @@ class Workspace:
         receipt = Receipt(run_id, session.id, 0, "", 0)
         row = RunRow(record, request, digest, receipt, principal)
         open_run = session.accept(row, if_busy)
+        open_run.env = env or {}
         self.last_accept = accept_seq
         self.open_runs[run_id] = open_run
         return open_run

@@ -229,6 +229,8 @@ class Receipt:
     """The promise of a 202 (G2): ``seq`` is the cursor from which the run can be followed.
 
     ``disposition`` is started, queued or steered; ``position`` counts the runs before it.
+    ``notices`` are sentences for whoever sent the prompt, such as how its model was chosen; an
+    answer to the same request again has none.
     """
 
     run_id: RunId
@@ -237,6 +239,7 @@ class Receipt:
     disposition: str
     position: int
     ignored: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 JsonObject = dict[str, Any]

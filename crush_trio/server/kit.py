@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import attrs
+import trio
 
 from crush_trio.agent.ports import Decision, Model, ModelInfo, PermissionAsk, ProcessHost, Tool
 from crush_trio.config.keys import environment_keys, providers_without_key
-from crush_trio.config.load import Config, load_config
-from crush_trio.config.paths import WORKSPACE_FILES, extra_config_path, user_config_path
+from crush_trio.config.files import Identity
+from crush_trio.config.load import Config, fingerprint, load_config
 from crush_trio.config.public import public
-from crush_trio.host.kit import OnLive
+from crush_trio.host.kit import Chosen, OnLive
 from crush_trio.models import registry
 from crush_trio.models.record import RecordingModel, check_record_file
 from crush_trio.protocol.errors import ConfigError, Refused, StoreError
@@ -31,9 +33,6 @@ from crush_trio.tools.recorded import kill_recorded
 from crush_trio.tools.spill import CallSpill, SpillArea
 
 logger = logging.getLogger(__name__)
-
-_Fingerprint = tuple[tuple[int, int, int] | None, ...]
-
 
 @attrs.frozen
 class Setup:
@@ -66,10 +65,7 @@ class Setup:
     @property
     def notices(self) -> tuple[str, ...]:
         """What is unknown, and what does not count (contract 7)."""
-        inert = (
-            f"{named} have no effect: this directory is not trusted." for named in self.config.inert
-        )
-        return (*self.config.warnings, *inert)
+        return self.config.notices
 
     def environment(self) -> dict[str, str]:
         """See `host.kit.WorkspaceSetup`."""
@@ -85,7 +81,7 @@ class ServerKit:
     """What `serve` gives the host.
 
     A workspace's configuration is read again when one of its files changes (inode, size or
-    modification time); until then asking costs five ``stat`` calls and no read.
+    times); until then asking costs seven ``stat`` calls and no read.
     """
 
     data_dir: Path
@@ -93,17 +89,17 @@ class ServerKit:
     cgroup: Cgroup | None = None
     live: dict[int, tuple[LeftProcess, ...]] = attrs.field(factory=dict, init=False)
     _keys: Iterator[int] = attrs.field(factory=count, init=False)
-    _setups: dict[Path, tuple[_Fingerprint, Setup]] = attrs.field(factory=dict, init=False)
+    _setups: dict[Path, tuple[tuple[Identity, ...], Setup]] = attrs.field(factory=dict, init=False)
 
     def setup(self, workspace: Path) -> Setup:
         """See `host.kit.Kit`."""
-        fingerprint = _fingerprint(workspace)
+        now = fingerprint(workspace, environ=os.environ, data_dir=self.data_dir)
         known = self._setups.get(workspace)
-        if known is not None and known[0] == fingerprint:
+        if known is not None and known[0] == now:
             return known[1]
-        config = load_config(workspace, environ=os.environ)
+        config = load_config(workspace, environ=os.environ, data_dir=self.data_dir)
         setup = Setup(config, builtin_tools(config.data), self.data_dir)
-        self._setups[workspace] = (fingerprint, setup)
+        self._setups[workspace] = (now, setup)
         for notice in setup.notices:  # here, so that each is named once until a file changes
             logger.warning("%s: %s", workspace, notice)
         return setup
@@ -116,8 +112,14 @@ class ServerKit:
             return public(Config({}), data_directory=self.data_dir), (str(exc),)
         return setup.public(), setup.notices
 
-    def model(self, name: str | None, workspace: Path, *, local: bool) -> Model:
+    async def model(
+        self, name: str | None, workspace: Path, *, local: bool, env: Mapping[str, str]
+    ) -> Chosen:
         """See `host.kit.Kit`."""
+        read = partial(self._model, name, workspace, local=local)
+        return Chosen(await trio.to_thread.run_sync(read, abandon_on_cancel=True))
+
+    def _model(self, name: str | None, workspace: Path, *, local: bool) -> Model:
         if name is None:
             config = self.setup(workspace).config
             name = config.model()
@@ -231,22 +233,3 @@ def _refuse_half_configured(config: Config) -> None:
         f"The provider {meant[0]!r} is set up, but this version speaks to no network models; "
         "use -m offline/scout.",
     )
-
-
-def _fingerprint(workspace: Path) -> _Fingerprint:
-    files = (
-        user_config_path(os.environ),
-        extra_config_path(os.environ),
-        *(workspace / name for name in WORKSPACE_FILES),
-    )
-    return tuple(_identity(file) for file in files)
-
-
-def _identity(file: Path | None) -> tuple[int, int, int] | None:
-    if file is None:
-        return None
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

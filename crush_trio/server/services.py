@@ -123,6 +123,15 @@ def client_id_of(text: str | None) -> str | None:
     return text  # as it came, which is how the websocket takes it, too
 
 
+def asker() -> str | None:
+    """The ``client_id`` of the query, where it may be left out.
+
+    Raises:
+        Refused: ``bad_request``: it is not a UUID.
+    """
+    return client_id_of(request.args.get("client_id"))
+
+
 def client_argument() -> str:
     """The ``client_id`` of the query, where nothing can be done without it.
 

@@ -29,7 +29,7 @@ from crush_trio.agent.ports import (
     ToolResult,
     ToolSpec,
 )
-from crush_trio.host.kit import OnLive
+from crush_trio.host.kit import Chosen, OnLive
 from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.messages import TextPart
 from crush_trio.protocol.runs import LeftProcess, ProcessReport, Usage
@@ -287,6 +287,7 @@ class FakeKit:
     close_error: Exception | None = None
     closing: trio.Event = attrs.field(factory=trio.Event)
     modes: list[str] = attrs.field(factory=list)
+    envs: list[dict[str, str]] = attrs.field(factory=list)
     on_live: list[OnLive] = attrs.field(factory=list)
     killed: list[LeftProcess] = attrs.field(factory=list)
     left: tuple[LeftProcess, ...] = ()
@@ -319,9 +320,13 @@ class FakeKit:
         """Nothing to say."""
         return {}, ()
 
-    def model(self, name: str | None, workspace: Path, *, local: bool) -> Model:
+    async def model(
+        self, name: str | None, workspace: Path, *, local: bool, env: Mapping[str, str]
+    ) -> Chosen:
         """The one model there is."""
-        return self.fake
+        self.envs.append(dict(env))
+        await trio.lowlevel.checkpoint()
+        return Chosen(self.fake)
 
     def check_record(self, path: str, *, local: bool) -> None:
         """Any file will do."""

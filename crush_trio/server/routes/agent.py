@@ -12,7 +12,7 @@ from crush_trio.protocol.errors import CrushError
 from crush_trio.protocol.models import ModelInfo
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
-from crush_trio.server.services import Services, answer
+from crush_trio.server.services import Services, answer, asker
 
 BASE = "/v1/workspaces/<workspace_id>"
 
@@ -28,7 +28,9 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         workspace = host.find_open(row.id)
         busy = workspace is not None and workspace.is_any_busy()
         try:
-            info = services.kit.model(None, Path(row.path), local=True).info
+            env = workspace.presence.environment(asker()) if workspace is not None else {}
+            chosen = await services.kit.model(None, Path(row.path), local=True, env=env)
+            info = chosen.model.info
         except CrushError:
             return answer({"is_busy": busy, "is_ready": False, "model": {}, "model_cfg": {}})
         return answer(
@@ -57,11 +59,11 @@ def _crush_model(info: ModelInfo) -> dict[str, Any]:
         "name": info.name or info.model,
         "cost_per_1m_in": info.cost_per_1m_in or 0.0,
         "cost_per_1m_out": info.cost_per_1m_out or 0.0,
-        "cost_per_1m_in_cached": 0.0,
-        "cost_per_1m_out_cached": 0.0,
+        "cost_per_1m_in_cached": info.cost_per_1m_in_cached or 0.0,
+        "cost_per_1m_out_cached": info.cost_per_1m_out_cached or 0.0,
         "context_window": info.context_window,
         "default_max_tokens": info.max_output_tokens,
-        "can_reason": False,
-        "supports_attachments": False,
+        "can_reason": info.can_reason,
+        "supports_attachments": info.supports_attachments is True,
         "options": {},
     }

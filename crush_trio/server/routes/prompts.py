@@ -10,6 +10,7 @@ from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
 from crush_trio import limits
+from crush_trio.host.kit import Chosen
 from crush_trio.host.open_run import OpenRun
 from crush_trio.host.session import Session
 from crush_trio.host.summary_run import NO_LANGUAGE_MODEL
@@ -63,18 +64,37 @@ async def accepted(
     """The receipt of a run that is accepted now, or was by the same request before (G3).
 
     Raises:
-        Refused: ``run_id_conflict``, or as `Workspace.submit`.
+        Refused: ``run_id_conflict``, as `Workspace.submit`, or as `host.kit.Kit.model`.
         StoreError: Nothing changed.
     """
+    chosen: Chosen | None = None
     while True:
         endings = services.host.endings
         receipt = await _earlier(services, request.run_id, digest)
         if receipt is not None:
             return receipt
+        if chosen is None and kind != "shell":  # a command has no model
+            chosen = await _choose(services, workspace, request, kind)
         session = await workspace.session(SessionId(request.session_id))
         # A run of this id may have been accepted and have ended since the store was read.
         if request.run_id is None or services.host.endings == endings:
-            return await _accept(services, workspace, session, request, digest, kind=kind)
+            return await _accept(services, workspace, session, request, digest, chosen, kind=kind)
+
+
+async def _choose(
+    services: Services, workspace: Workspace, request: PromptRequest, kind: str
+) -> Chosen:
+    env = workspace.presence.environment(request.client_id)
+    chosen = await services.kit.model(
+        request.model, workspace.path, local=_is_local(services), env=env
+    )
+    if kind == "summarize" and not chosen.model.info.is_language_model:
+        raise Refused("no_language_model", NO_LANGUAGE_MODEL)
+    return chosen
+
+
+def _is_local(services: Services) -> bool:
+    return current_call().peer.is_unix or services.options.allow_script_models
 
 
 async def _accept(
@@ -83,17 +103,12 @@ async def _accept(
     session: Session,
     request: PromptRequest,
     digest: str,
+    chosen: Chosen | None,
     *,
     kind: str,
 ) -> Receipt:
-    local = current_call().peer.is_unix or services.options.allow_script_models
-    model = None  # a command has none
-    if kind != "shell":
-        model = services.kit.model(request.model, workspace.path, local=local)
-        if kind == "summarize" and not model.info.is_language_model:
-            raise Refused("no_language_model", NO_LANGUAGE_MODEL)
     if request.record is not None:
-        services.kit.check_record(request.record, local=local)
+        services.kit.check_record(request.record, local=_is_local(services))
     # Two requests with one id may have come this far together: `open_run` is looked at again,
     # with no await since the caller's look at the endings and none before the acceptance.
     twin = services.host.open_run(request.run_id) if request.run_id else None
@@ -105,21 +120,23 @@ async def _accept(
         run_id=RunId(request.run_id or new_id()),
         digest=digest,
         principal=current_call().principal,
-        model=model,
+        model=chosen.model if chosen is not None else None,
         kind=kind,
+        env=workspace.presence.environment(request.client_id),
     )
     current_call().run_id = open_run.id
     try:
-        return (await open_run.accepted.wait()).value.receipt
+        receipt = (await open_run.accepted.wait()).value.receipt
+        return attrs.evolve(receipt, notices=chosen.notices if chosen is not None else ())
     except DuplicateRunError:
         session.withdraw(open_run)
     except Exception:
         session.withdraw(open_run)
         raise
-    receipt = await _earlier(services, request.run_id, digest)
-    if receipt is None:
+    earlier = await _earlier(services, request.run_id, digest)
+    if earlier is None:
         raise StoreError("store_failed", "The run id is taken by a run that cannot be read.")
-    return receipt
+    return earlier
 
 
 async def _earlier(services: Services, run_id: str | None, digest: str) -> Receipt | None:
