@@ -88,7 +88,16 @@ COMPACTION_LEFT_TOKENS = 20_000  # so many tokens are left of it,
 COMPACTION_LEFT_SHARE = 0.2  # any other when this share of it is left
 COMPACTION_ROUNDS = 2  # summaries in a row that did not help; then the run ends context_overflow
 SUMMARY_TRIES = 5  # requests for one summary, each with less to read; then context_overflow
+SUMMARY_READ_SHARE = 0.9  # of the window for what is summarised; what is more is not asked whole
 SUMMARY_OUTPUT_CHARS = 200  # a longer tool output is left out when a summary request was too long
+SUMMARY_TEXT_CHARS = 8_000  # of a text, when half was too long; a quarter of it each further try
+MESSAGE_TOKENS = 4  # what a message costs beside its text: role and separators (estimate)
+IMAGE_TOKENS = 1_600  # an image where nobody has counted it: about the largest a provider counts
+PRUNE_SHARE = 0.6  # of the window by our estimate; then old tool output is not sent any more
+PRUNE_LEAST_SHARE = 0.1  # of the window: a smaller block stays, the provider's cache is worth more
+PRUNE_KEPT_STEPS = 3  # the output of so many last steps is always sent
+PRUNE_OUTPUT_CHARS = 1_000  # a shorter output is always sent
+ANSWER_MARGIN_SHARE = 0.02  # of the window, kept free between a request and its answer's limit
 LATER_RUNS_PAGE = 100  # runs accepted after a summary's own are read so many at once, to the last
 SHELL_TIMEOUT_S = 3600.0  # a person's command without `limits.timeout_s`; then it ends limited
 KIND_WAIT_S = 600.0  # summarize and shell answer with the end at most so late; then 202
@@ -174,6 +183,58 @@ SCRIPT_TOKENS_MAX = 10_000_000  # `tokens` of one action; more is a mistake in t
 SCRIPT_WAIT_MAX_MS = 24 * 3600 * 1000  # any wait in a script; longer is a mistake in the file
 SCRIPT_CHECKPOINT_PIECES = 32  # unpaced pieces between two checkpoints
 PROVIDER_WORDS_CHARS = 400  # of a provider's own error message in ours; the rest is cut
+MODEL_CONNECT_S = 15.0  # to reach a provider, TLS included; then provider_unreachable
+MODEL_FIRST_BYTE_S = 600.0  # from the request to the first content (a local model may load first)
+MODEL_SILENCE_S = 300.0  # between two pieces of content; then provider_silent
+MODEL_CALL_S = 3600.0  # one answer in all; then provider_silent
+MODEL_ACCESS_S = 60.0  # to expand a provider's key and address; then config_invalid
+MODEL_GET_S = 10.0  # one GET, as for a list of models; then provider_silent
+MODEL_GET_BYTES = 16 * 1024 * 1024  # a longer answer to it is malformed_answer
+MODEL_FAILURE_BYTES = 64 * 1024  # of an error answer's body; the rest is not looked at
+MODEL_FAILURE_S = 5.0  # to read that; then what came so far is all
+MODEL_DRAIN_S = 0.02  # for the end of an answer that said it is done; then its connection is closed
+MODEL_CLOSE_S = 1.0  # to let go of an answer; then its connection is left to the system
+MODEL_EVENT_BYTES = 32 * 1024 * 1024  # one event or line of an answer; more is malformed_answer
+MODEL_HEAD_BYTES = 64 * 1024  # the head of an answer; more is malformed_answer
+MODEL_RECEIVE_BYTES = 64 * 1024  # read from a provider's socket at once
+MODEL_CONNECTIONS = 256  # requests to providers at once; more wait, MODEL_CONNECT_S at most
+MODEL_KEPT_CONNECTIONS = 16  # idle ones kept; the one unused longest is closed
+MODEL_KEEP_S = 30.0  # an idle one is not used again after this
+MODEL_RETRIES = 4  # times one request is made again, whatever the reasons; then it has failed
+MODEL_RETRY_FIRST_S = 5.0  # before the first retry (CW 5.6); doubled for each, with jitter
+MODEL_RETRY_MAX_S = 60.0  # the longest such wait, and the longest a provider may ask for (CW 5.6)
+MODEL_RETRY_TOTAL_S = 180.0  # all waits of one request together; then it has failed
+MODEL_RETRY_WITHIN_S = 1800.0  # no retry begins later after the first attempt
+ANSWER_TOKENS_DEFAULT = 8_192  # of an answer where nobody names a limit and the protocol needs one
+ANSWER_TOKENS_MIN = 4_096  # left to an answer when the window is nearly full; the provider decides
+THINKING_TOKENS_MIN = 1_024  # Anthropic refuses a smaller budget; then there is no thinking
+THINKING_TOKENS_LOW = 4_096  # a thought's budget by effort, and at most half of the whole answer
+THINKING_TOKENS_MEDIUM = 10_240
+THINKING_TOKENS_HIGH = 24_576
+TOOL_SCHEMA_DEPTH = 32  # schemas inside each other; deeper ones tell a model nothing more
+TOOL_SCHEMA_PLACES = 5_000  # schemas made of one tool's parameters; further ones say nothing
+RESPONSES_OUTPUT_TOKENS_MIN = 16  # a smaller limit is refused; it is raised to this
+GEMINI_BUDGET_PRO = 128  # the least that 2.5 Pro takes, which cannot do without thinking
+GEMINI_BUDGETS = {  # thinking tokens by effort, of Gemini models that take no effort (2.5)
+    "minimal": 512,
+    "low": 2_048,
+    "medium": 8_192,
+    "high": 24_576,
+}
+
+# --- catalogue and local model servers ------------------------------------------------------
+CATALOGUE_BYTES = 16 * 1024 * 1024  # a larger catalogue is refused, the present one stays
+CATALOGUE_FETCH_S = 30.0  # to fetch one, in all; then the present one stays
+CATALOGUE_PRICE_MAX = 100_000.0  # dollars per million tokens; more is a mistake in the file
+CATALOGUE_TOKENS_MAX = 1_000_000_000  # of a window or a limit; more is a mistake in the file
+CATALOGUE_CHANGES = 20  # models named as new, gone or changed by a refresh; the rest is counted
+LOCAL_LIST_S = 0.3  # for a local server's list of models (contract 9); then it is passed over
+LOCAL_DETAILS_S = 0.3  # more, for what its models can do; then that is unknown
+LOCAL_DETAILS = 32  # models of one server that are asked about; the rest can do nobody knows what
+LOCAL_ANSWER_BYTES = 4 * 1024 * 1024  # of one answer; with a longer one it is passed over
+LOCAL_MODELS = 1_000  # of one server; the rest is left out
+LOCAL_FOUND_S = 10.0  # what was found counts for so long; then it is looked for again
+LOCAL_OWNER_S = 1.0  # to ask `lsof` whose a listening socket is (macOS); then it is nobody's
 
 # --- JSON ---------------------------------------------------------------------------------
 JSON_DEPTH_MAX = 64  # arrays and objects inside each other; deeper text is refused as not decodable
@@ -204,6 +265,15 @@ CONFIG_DEPTH = 64  # objects and arrays inside each other; deeper is refused (G1
 CONFIG_PATHS = 256  # context_paths of one untrusted file; further ones are inert (contract 7)
 CONFIG_NAMES = 20  # names in one warning; the rest is counted
 CONFIG_NAME_CHARS = 80  # of a key or path shown in a message; the rest is cut
+CONFIG_COMMAND_S = 10.0  # one $(command); then its process group is killed: a ConfigError
+CONFIG_COMMAND_BYTES = 64 * 1024  # of a $(command)'s output; more is a ConfigError
+CONFIG_COMMAND_ERROR_CHARS = 200  # of what it wrote to stderr in that sentence; the rest is cut
+CONFIG_COMMAND_LOOK_S = 0.02  # between two looks whether a shell that left its pipes open has ended
+CONFIG_COMMANDS = 4  # commands in one value; one more is a ConfigError
+CONFIG_LOCK_S = 5.0  # a configuration file somebody else is writing; then the change is refused
+CONFIG_LOCK_LOOK_S = 0.02  # between two tries to lock it
+CONFIG_WRITE_TRIES = 3  # times an editor may be faster than our change; then it is refused
+CONFIG_LOOK_S = 2.0  # between two looks whether open workspaces' files changed (`config_changed`)
 
 # --- edge of the server -------------------------------------------------------------------
 HEADERS_BYTES = 16 * 1024  # request line and headers together; more is 431 and the connection ends

@@ -23,15 +23,18 @@ _KINDS = (
 )
 
 
-def read_document(path: Path) -> dict[str, Any] | None:
+def read_document(path: Path, *, private: bool = False) -> dict[str, Any] | None:
     """The JSON object in ``path``, or ``None`` if there is no such file.
+
+    Args:
+        private: It must be ours, and nobody else may be able to write it.
 
     Raises:
         ConfigError: Not a regular readable file, over `limits.CONFIG_FILE_BYTES`, not UTF-8, not
             JSON (with line and column), a key twice in one object, nested deeper than
             `limits.CONFIG_DEPTH`, or not an object.
     """
-    raw = _read(path)
+    raw = _read(path, private=private)
     if raw is None:
         return None
     try:
@@ -43,15 +46,15 @@ def read_document(path: Path) -> dict[str, Any] | None:
     value = _parse(text, path)
     if type(value) is not dict:
         raise ConfigError(f"{path}: $: expected an object, not {json_name(value)}.")
-    _walk(value, path)
+    check_value(value, path)
     return value
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: Path, *, private: bool) -> bytes | None:
     try:
         # Looked at before it is opened: opening a device may already do something.
         _must_be_regular(os.stat(path).st_mode, path)
-        raw = contents(path)
+        raw = contents(path, private=private)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
@@ -61,18 +64,21 @@ def _read(path: Path) -> bytes | None:
     return raw
 
 
-def contents(path: Path) -> bytes:
+def contents(path: Path, *, private: bool = False) -> bytes:
     """At most one byte more than `limits.CONFIG_FILE_BYTES`, whatever ``path`` has become.
 
     Never waits: not for the other end of a FIFO that took the file's place after a first look.
 
     Raises:
-        ConfigError: Not a regular file.
+        ConfigError: Not a regular file, or not ``private`` although it must be.
         OSError: It cannot be opened or read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
-        _must_be_regular(os.fstat(descriptor).st_mode, path)
+        status = os.fstat(descriptor)
+        _must_be_regular(status.st_mode, path)
+        if private:
+            _must_be_private(status, path)
         return file.read(limits.CONFIG_FILE_BYTES + 1)
 
 
@@ -80,6 +86,13 @@ def _must_be_regular(mode: int, path: Path) -> None:
     if not stat.S_ISREG(mode):
         kind = next((words for test, words in _KINDS if test(mode)), "something else")
         raise ConfigError(f"{path}: expected a regular file, not {kind}.")
+
+
+def _must_be_private(status: os.stat_result, path: Path) -> None:
+    if status.st_uid != os.geteuid():
+        raise ConfigError(f"{path}: belongs to another user; remove it.")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(f"{path}: others may write it; look at it, then `chmod 600` it.")
 
 
 class _DuplicateKeyError(Exception):
@@ -122,8 +135,12 @@ def _too_deep(path: Path) -> ConfigError:
     return ConfigError(f"{path}: nested deeper than {limits.CONFIG_DEPTH} levels.")
 
 
-def _walk(value: Any, path: Path) -> None:
-    """Refuse what later steps (recursion, writing JSON again) could not bear."""
+def check_value(value: Any, path: Path) -> None:
+    """Refuse what later steps (recursion, writing JSON again) could not bear.
+
+    Raises:
+        ConfigError: As `read_document` for a file that holds ``value``.
+    """
     level: list[Any] = [value]
     for _ in range(limits.CONFIG_DEPTH):
         below: list[Any] = []

@@ -10,9 +10,17 @@ import attrs
 
 from crush_trio import limits
 from crush_trio.config.document import read_document
-from crush_trio.config.paths import WORKSPACE_FILES, extra_config_path, user_config_path
+from crush_trio.config.files import Identity, identity
+from crush_trio.config.paths import (
+    WORKSPACE_FILES,
+    extra_config_path,
+    machine_config_path,
+    trust_path,
+    user_config_path,
+)
 from crush_trio.config.schema import validated
-from crush_trio.config.trust import split
+from crush_trio.config.trust import Inert, digest, split
+from crush_trio.config.trusted import Trust, TrustList, read_trust
 from crush_trio.protocol.errors import ConfigError
 
 CONTEXT_PATHS: Final = (
@@ -51,13 +59,27 @@ class Config:
     """The merged configuration. ``data`` is shared: nobody changes it.
 
     ``warnings`` are whole sentences. ``inert`` names, per file of an untrusted workspace, what
-    was there and does not count, as in ``crush.json: providers, mcp``.
+    was there and does not count, as in ``crush.json: providers, mcp``; ``trust`` says why.
     """
 
     data: dict[str, Any]
     sources: tuple[Source, ...] = ()
     warnings: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
+    trust: Trust = "unneeded"
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What its user should know: what is unknown, and what does not count (contract 7)."""
+        why = (
+            "they changed after this directory was trusted"
+            if self.trust == "changed"
+            else "this directory is not trusted"
+        )
+        inert = (
+            f"{named} have no effect: {why} (crush-trio config trust)." for named in self.inert
+        )
+        return (*self.warnings, *inert)
 
     def model(self) -> str | None:
         """The chosen large model as ``provider/model``, or ``None``."""
@@ -109,65 +131,135 @@ def load_config(
     *,
     environ: Mapping[str, str],
     user_config: Path | None = None,
+    data_dir: Path | None = None,
+    instead: Mapping[Path, dict[str, Any]] | None = None,
 ) -> Config:
     """The configuration for ``workspace``, or for no workspace at all.
 
     Reads a few small files and blocks while it does; nothing is expanded or run.
 
     Args:
-        workspace: Its files count as contract 7 allows for an untrusted directory.
-        environ: Says where the user's files are.
+        workspace: Its files count in full if it is trusted, else as contract 7 allows.
+        environ: Says where the user's files and the list of trusted directories are.
         user_config: Takes the place of the user's file; may be missing.
+        data_dir: The server's data directory, with what was set over the API for the workspace.
+        instead: Documents to take in place of what is in files of the user's.
 
     Raises:
         ConfigError: One sentence with file, path and expectation (G14).
     """
-    layers = _Layers()
+    layers = _Layers(instead or {})
     user = user_config or user_config_path(environ)
     if user is not None:
         layers.add_trusted(user)
     if workspace is not None:
-        for name in WORKSPACE_FILES:
-            layers.add_untrusted(workspace / name, workspace)
+        layers.add_workspace(workspace, read_trust(environ))
+        if data_dir is not None:
+            layers.add_trusted(machine_config_path(data_dir, workspace))
     extra = extra_config_path(environ)
     if extra is not None and not layers.add_trusted(extra):
         raise ConfigError(f"{extra}: there is no such file; CRUSH_TRIO_CONFIG names it.")
     return layers.config()
 
 
-class _Layers:
-    """The layers read so far, merged."""
+def fingerprint(
+    workspace: Path, *, environ: Mapping[str, str], data_dir: Path | None = None
+) -> tuple[Identity, ...]:
+    """The state of every file that `load_config` would read; a few ``stat`` calls.
 
-    def __init__(self) -> None:
+    Two equal ones mean that nothing was written in between.
+    """
+    files = [user_config_path(environ), trust_path(environ), extra_config_path(environ)]
+    files += [workspace / name for name in WORKSPACE_FILES]
+    if data_dir is not None:
+        files.append(machine_config_path(data_dir, workspace))
+    return tuple(None if path is None else identity(path) for path in files)
+
+
+@attrs.frozen
+class Review:
+    """What trusting a directory is about: its inert parts, each with the name of its file.
+
+    ``state`` is the answer for exactly these parts, whose digest is ``digest``.
+    """
+
+    directory: Path
+    parts: tuple[tuple[str, Inert], ...]
+    digest: str
+    state: Trust
+
+
+def review(workspace: Path, *, environ: Mapping[str, str]) -> Review:
+    """The inert parts of a directory as they are now; blocking.
+
+    Raises:
+        ConfigError: One of its files or of the user's is wrong.
+    """
+    layers = _Layers({})
+    user = user_config_path(environ)
+    if user is not None:
+        layers.add_trusted(user)
+    return layers.add_workspace(workspace, read_trust(environ))
+
+
+class _Layers:
+    """The layers read so far, merged; some documents stand in for what is in their files."""
+
+    def __init__(self, instead: Mapping[Path, dict[str, Any]]) -> None:
+        self._instead = instead
         self._data: dict[str, Any] = {}
         self._sources: list[Source] = []
         self._warnings: list[str] = []
         self._inert: list[str] = []
+        self._trust: Trust = "unneeded"
 
     def add_trusted(self, path: Path) -> bool:
         """Lay a file of the user's over the rest; whether it exists."""
-        document = read_document(path)
+        document = self._instead[path] if path in self._instead else read_document(path)
         if document is not None:
             self._add(document, path, trusted=True)
         return document is not None
 
-    def add_untrusted(self, path: Path, workspace: Path) -> None:
-        """Lay the part of a workspace's file that counts over the rest."""
-        document = read_document(path)
-        if document is None:
-            return
-        counted, inert = split(document, workspace, self._data)
-        if inert:
-            self._inert.append(f"{path.name}: {_listed(inert)}")
-        self._add(counted, path, trusted=False)
+    def add_workspace(self, workspace: Path, trusted: TrustList) -> Review:
+        """Lay the files of a workspace over the rest.
+
+        Each is read once, and the digest is made of what was read then: a file that changes
+        meanwhile counts as it was when it was trusted, or not at all.
+        """
+        found = {name: read_document(workspace / name) for name in WORKSPACE_FILES}
+        documents = {name: each for name, each in found.items() if each is not None}
+        before = self._data, self._sources, self._warnings
+        parts = []
+        for name, document in documents.items():
+            counted, inert = split(document, workspace, self._data)
+            parts += [(name, part) for part in inert]
+            self._add(counted, workspace / name, trusted=False)
+        whole = digest(parts)
+        self._trust = trusted.state(workspace, whole) if parts else "unneeded"
+        if self._trust == "trusted":
+            self._data, self._sources, self._warnings = before
+            for name, document in documents.items():
+                self._add(document, workspace / name, trusted=True)
+        elif parts:
+            self._name_inert(parts, trusted)
+        return Review(workspace, tuple(parts), whole, self._trust)
+
+    def _name_inert(self, parts: list[tuple[str, Inert]], trusted: TrustList) -> None:
+        for name in WORKSPACE_FILES:
+            inert = [part.name for file, part in parts if file == name]
+            if inert:
+                self._inert.append(f"{name}: {_listed(inert)}")
+        if trusted.problem:
+            self._warnings = [*self._warnings, trusted.problem]
 
     def _add(self, document: dict[str, Any], path: Path, *, trusted: bool) -> None:
         clean, unknown = validated(document, str(path))
         if unknown:
             names = _listed(name.removeprefix("$.") for name in unknown)
-            self._warnings.append(f"{path}: unknown keys, kept without effect: {names}.")
+            warning = f"{path}: unknown keys, kept without effect: {names}."
+            self._warnings = [*self._warnings, warning]
         self._data = merged(self._data, clean)
-        self._sources.append(Source(path, tuple(clean), trusted))
+        self._sources = [*self._sources, Source(path, tuple(clean), trusted)]
 
     def config(self) -> Config:
         """Everything so far.
@@ -181,7 +273,13 @@ class _Layers:
             ):
                 files = ", ".join(str(s.path) for s in self._sources if "models" in s.keys)
                 raise ConfigError(f"{files}: $.models.{slot}: expected both provider and model.")
-        return Config(self._data, tuple(self._sources), tuple(self._warnings), tuple(self._inert))
+        return Config(
+            self._data,
+            tuple(self._sources),
+            tuple(self._warnings),
+            tuple(self._inert),
+            self._trust,
+        )
 
 
 def merged(low: Any, high: Any) -> Any:

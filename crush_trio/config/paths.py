@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,24 @@ def user_config_path(environ: Mapping[str, str]) -> Path | None:
     """The user's own configuration file, or ``None`` if the environment has no home."""
     base = _base(environ, "XDG_CONFIG_HOME", ".config")
     return None if base is None else base / APP / "config.json"
+
+
+def trust_path(environ: Mapping[str, str]) -> Path | None:
+    """The list of trusted directories, beside the user's own file; ``None`` without a home.
+
+    One decision of one person, so it is not kept per server (docs/decisions/0021).
+    """
+    user = user_config_path(environ)
+    return None if user is None else user.with_name("trust.json")
+
+
+def machine_config_path(data_dir: Path, workspace: Path) -> Path:
+    """The file that changes made over the API to one workspace go to, by its resolved path.
+
+    It lies in the server's data directory: nothing is written into a repository (contract 5).
+    """
+    name = hashlib.sha256(os.fsencode(os.path.realpath(workspace))).hexdigest()[:32]
+    return data_dir / "config" / f"{name}.json"
 
 
 def extra_config_path(environ: Mapping[str, str]) -> Path | None:

@@ -38,12 +38,15 @@ PROVIDER_TYPES = (
 )
 
 _NAME = Text("A name.")
+_TEMPLATE = Text("A value; may hold $VARIABLES.", secret=True, expands=True)
 _SAMPLING: dict[str, Shape] = {
-    "temperature": Number("Sampling temperature.", whole=False),
-    "top_p": Number("Nucleus sampling bound.", whole=False),
+    "temperature": Number("Sampling temperature.", whole=False, maximum=2),
+    "top_p": Number("Nucleus sampling bound.", whole=False, maximum=1),
     "top_k": Number("Number of candidates to sample from."),
-    "frequency_penalty": Number("Penalty on frequent tokens.", whole=False, minimum=None),
-    "presence_penalty": Number("Penalty on tokens already used.", whole=False, minimum=None),
+    "frequency_penalty": Number("Penalty on frequent tokens.", whole=False, minimum=-2, maximum=2),
+    "presence_penalty": Number(
+        "Penalty on tokens already used.", whole=False, minimum=-2, maximum=2
+    ),
     "provider_options": Anything("Passed to the provider unchanged."),
 }
 
@@ -74,6 +77,7 @@ MODEL = Table(
         "reasoning_levels": ListOf("Values `reasoning_effort` may have.", _NAME),
         "default_reasoning_effort": Text("Effort if nobody says."),
         "supports_attachments": Flag("The model takes images."),
+        "supports_tools": Flag("The model can call tools; one that cannot is refused."),
         "options": Table("Defaults for requests.", _SAMPLING),
     },
 )
@@ -103,13 +107,14 @@ PROVIDER = Table(
     {
         "id": Text("Its id; the key of this object if left out."),
         "name": Text("The name people read."),
-        "base_url": Text("Where its API is; may hold $VARIABLES.", url=True),
+        "base_url": Text("Where its API is; may hold $VARIABLES.", url=True, expands=True),
         "type": Text("Which API it speaks.", choices=PROVIDER_TYPES),
-        "api_key": Text("The key, best as $VARIABLE.", secret=True),
+        "api_key": Text("The key, best as $VARIABLE.", secret=True, expands=True),
+        "api_version": Text("Version of the API, where addresses name one (Azure).", expands=True),
         "oauth": TOKEN,
         "disable": Flag("Do not use this provider."),
         "system_prompt_prefix": Text("Put before the system prompt."),
-        "extra_headers": MapOf("Headers sent with each request.", Text("A value.", secret=True)),
+        "extra_headers": MapOf("Headers sent with each request.", _TEMPLATE),
         "extra_body": Anything("Members added to each request."),
         "provider_options": Anything("Passed to the provider unchanged."),
         "aws_auth_refresh": Text("Command that renews AWS credentials.", secret=True),
@@ -119,18 +124,18 @@ PROVIDER = Table(
     },
 )
 
-_ARGS = ListOf("Arguments of the command.", Text("One argument.", secret=True))
-_ENV = MapOf("Environment of the process.", Text("A value.", secret=True))
+_ARGS = ListOf("Arguments of the command.", _TEMPLATE)
+_ENV = MapOf("Environment of the process.", _TEMPLATE)
 
 MCP = Table(
     "A server of tools.",
     {
         "type": Text("How it is reached.", choices=("stdio", "sse", "http")),
-        "command": Text("The program of a stdio server."),
+        "command": Text("The program of a stdio server.", expands=True),
         "args": _ARGS,
         "env": _ENV,
-        "url": Text("Address of an http or sse server.", url=True),
-        "headers": MapOf("Headers sent to it.", Text("A value.", secret=True)),
+        "url": Text("Address of an http or sse server.", url=True, expands=True),
+        "headers": MapOf("Headers sent to it.", _TEMPLATE),
         "disabled": Flag("Do not start or connect it."),
         "disabled_tools": ListOf("Tools of it that are left out.", _NAME),
         "enabled_tools": ListOf("The only tools of it that are offered.", _NAME),
@@ -147,7 +152,7 @@ LSP = Table(
     "A language server.",
     {
         "disabled": Flag("Do not start it."),
-        "command": Text("Its program."),
+        "command": Text("Its program.", expands=True),
         "args": _ARGS,
         "env": _ENV,
         "filetypes": ListOf("File types it is used for.", _NAME),
@@ -199,6 +204,8 @@ OPTIONS = Table(
         "disable_auto_summarize": Flag("Never shorten a long conversation by itself."),
         "data_directory": Text("Crush's data directory; has no effect here, use --data-dir."),
         "disabled_tools": ListOf("Tools that are not offered to models.", _NAME),
+        "ca_file": Text("Certificates (PEM) that count besides the system's; an absolute path."),
+        "catalogue_url": Text("Where the list of providers and models is renewed from.", url=True),
         "disable_provider_auto_update": Flag("Do not renew the list of providers."),
         "disable_default_providers": Flag("Use only providers named here."),
         "attribution": Table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
@@ -13,21 +13,26 @@ from crush_trio import limits
 
 @attrs.frozen
 class Text:
-    """A string. ``secret`` values are masked when shown, of ``url`` values only the risky parts."""
+    """A string. ``secret`` values are masked when shown, of ``url`` values only the risky parts.
+
+    ``expands`` says that it is a template (`config.expand`).
+    """
 
     about: str
     choices: tuple[str, ...] = ()
     secret: bool = False
     url: bool = False
+    expands: bool = False
 
 
 @attrs.frozen
 class Number:
-    """A number, ``whole`` or not, at least ``minimum``."""
+    """A number, ``whole`` or not, at least ``minimum`` and at most ``maximum``."""
 
     about: str
     whole: bool = True
     minimum: int | None = 0
+    maximum: int | None = None
 
 
 @attrs.frozen
@@ -158,11 +163,15 @@ def _text(shape: Text, value: Any, path: str) -> Any:
 
 def _number(shape: Number, value: Any, path: str) -> Any:
     words = "an integer" if shape.whole else "a number"
-    if shape.minimum is not None:
+    if shape.maximum is not None:
+        words += f" from {shape.minimum} to {shape.maximum}"
+    elif shape.minimum is not None:
         words += f" of at least {shape.minimum}"
     if type(value) is not int and (shape.whole or type(value) is not float):
         raise MismatchError(path, f"expected {words}, not {json_name(value)}")
-    if shape.minimum is not None and value < shape.minimum:
+    too_small = shape.minimum is not None and value < shape.minimum
+    too_large = shape.maximum is not None and value > shape.maximum
+    if too_small or too_large:
         raise MismatchError(path, f"expected {words}")
     return value
 
@@ -174,11 +183,34 @@ def _table(shape: Table, value: Any, path: str, unknown: list[str]) -> dict[str,
             continue
         known = shape.keys.get(key)
         if known is None:
-            unknown.append(step_into(path, key))
+            unknown.append(step_into(path, key) + _meant(key, shape, len(unknown)))
             clean[key] = item
         else:
             clean[key] = checked(known, item, step_into(path, key), unknown)
     return clean
+
+
+def _meant(key: str, shape: Table, before: int) -> str:
+    """The known key that was probably meant, in words; only for those that are shown."""
+    if before >= limits.CONFIG_NAMES:
+        return ""
+    meant = nearest(key, shape.keys)
+    return f" (did you mean {meant}?)" if meant else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that ``name`` is a slip of, if there is one."""
+    if len(name) > limits.CONFIG_NAME_CHARS:
+        return None
+    import difflib
+
+    plain = {_plain(each): each for each in known}
+    found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.75)
+    return plain[found[0]] if found else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
 
 
 def json_schema(shape: Shape) -> dict[str, Any]:
@@ -189,7 +221,8 @@ def json_schema(shape: Shape) -> dict[str, Any]:
             choices = {"enum": list(shape.choices)} if shape.choices else {}
             return {"type": "string", **choices, **about}
         case Number():
-            bound = {} if shape.minimum is None else {"minimum": shape.minimum}
+            ends = {"minimum": shape.minimum, "maximum": shape.maximum}
+            bound = {name: end for name, end in ends.items() if end is not None}
             return {"type": "integer" if shape.whole else "number", **bound, **about}
         case Flag():
             return {"type": "boolean", **about}

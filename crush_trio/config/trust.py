@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import attrs
 
 from crush_trio import limits
 from crush_trio.config.paths import is_inside
@@ -23,10 +28,47 @@ _OPTIONS: Final = frozenset(
 )
 
 
+@attrs.frozen
+class Inert:
+    """A part of a workspace's file that does not count until the directory is trusted.
+
+    Args:
+        keys: The way to it from the top of the file, as written there.
+        value: What stands there.
+        note: Which part of that is meant, if it is not the whole.
+    """
+
+    keys: tuple[str, ...]
+    value: Any
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its path for messages: bounded, and safe for a terminal."""
+        path = ""
+        for key in self.keys:
+            path = step_into(path, key)
+        return path.removeprefix(".") + self.note
+
+
+def digest(parts: Sequence[tuple[str, Inert]]) -> str:
+    """SHA-256 over the inert parts of a workspace's files, each with the name of its file.
+
+    The order of an object's keys says nothing and changes nothing; the order of an array does,
+    and so do a part's place and its file.
+    """
+    written = sorted(_canonical([file, part.keys, part.note, part.value]) for file, part in parts)
+    return hashlib.sha256("\n".join(written).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
 def split(
     document: dict[str, Any], workspace: Path, below: dict[str, Any]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The part of an untrusted file that counts, and the paths of what is inert.
+) -> tuple[dict[str, Any], tuple[Inert, ...]]:
+    """The part of an untrusted file that counts, and what is inert.
 
     Wrong types in the part that counts are left for validation; the inert part is never looked
     into.
@@ -36,27 +78,27 @@ def split(
         workspace: Its directory; named paths must stay inside.
         below: The configuration that the file is laid over.
     """
-    inert: list[str] = []
     counted = {key: value for key, value in document.items() if key in _TOP}
-    inert += [_name(key) for key in document if key not in _TOP and key != "options"]
+    inert = [
+        Inert((key,), value)
+        for key, value in document.items()
+        if key not in _TOP and key != "options"
+    ]
     if "models" in counted:
         counted["models"] = _models(counted["models"], below, inert)
     options = document.get("options")
     if isinstance(options, dict):
         kept = {key: value for key, value in options.items() if key in _OPTIONS}
-        inert += [f"options{_name(key, '.')}" for key in options if key not in _OPTIONS]
+        inert += [
+            Inert(("options", key), value) for key, value in options.items() if key not in _OPTIONS
+        ]
         counted["options"] = _inside(kept, workspace, inert)
     elif options is not None:
         counted["options"] = options
     return {key: counted[key] for key in document if key in counted}, tuple(inert)
 
 
-def _name(key: str, before: str = "") -> str:
-    path = step_into("", key)
-    return before + path[1:] if path.startswith(".") else path
-
-
-def _models(models: Any, below: dict[str, Any], inert: list[str]) -> Any:
+def _models(models: Any, below: dict[str, Any], inert: list[Inert]) -> Any:
     """Without slots that would play a script: only the command line may name one (contract 9).
 
     A script makes tool calls exactly as written, so a repository must not bring its own. That
@@ -71,27 +113,29 @@ def _models(models: Any, below: dict[str, Any], inert: list[str]) -> Any:
         if isinstance(selected, dict):
             provider = selected.get("provider") or provider
         if provider == "script":
-            inert.append(f"models{_name(slot, '.')}")
+            inert.append(Inert(("models", slot), selected))
         else:
             kept[slot] = selected
     return kept
 
 
-def _inside(options: dict[str, Any], workspace: Path, inert: list[str]) -> dict[str, Any]:
+def _inside(options: dict[str, Any], workspace: Path, inert: list[Inert]) -> dict[str, Any]:
     """Without paths that lead out of the workspace."""
     kept = dict(options)
     paths = kept.get("context_paths")
     if isinstance(paths, list):
         kept["context_paths"] = []
+        place = ("options", "context_paths")
         for path in paths[: limits.CONFIG_PATHS]:
             if isinstance(path, str) and not is_inside(workspace, path):
-                inert.append(f"options.context_paths {quoted(path)}")
+                inert.append(Inert(place, path, f" {quoted(path)}"))
             else:
                 kept["context_paths"].append(path)
         if len(paths) > limits.CONFIG_PATHS:
-            inert.append(f"options.context_paths after the first {limits.CONFIG_PATHS}")
+            more = paths[limits.CONFIG_PATHS :]
+            inert.append(Inert(place, more, f" after the first {limits.CONFIG_PATHS}"))
     target = kept.get("initialize_as")
     if isinstance(target, str) and not is_inside(workspace, target):
         del kept["initialize_as"]
-        inert.append("options.initialize_as")
+        inert.append(Inert(("options", "initialize_as"), target))
     return kept

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from crush_trio.config.keys import environment_keys, providers_without_key
+from crush_trio.config.keys import environment_keys, missing_key, providers_without_key
 from crush_trio.config.load import CONTEXT_PATHS, Config
 from crush_trio.config.public import public
 from crush_trio.config.schema import CONFIG
 from crush_trio.config.shapes import Anything, ListOf, MapOf, Shape, Table, Text
-from crush_trio.protocol.errors import ConfigError
 
 DATA = Path("/data/crush-trio")
 
@@ -168,11 +167,28 @@ def test_providers_without_their_key_are_known_before_a_model_is_chosen() -> Non
     assert environment_keys(environ) == {"anthropic": "ANTHROPIC_API_KEY"}
 
 
-def test_a_key_that_needs_a_command_is_an_honest_error() -> None:
-    config = Config({"providers": {"p": {"api_key": "$(pass show key)"}}})
-    with pytest.raises(ConfigError) as caught:
-        providers_without_key(config, {})
-    assert str(caught.value) == (
-        "providers.p.api_key: $(command) is not supported by this version;"
-        " put the value into a variable."
-    )
+def test_a_key_that_a_command_gives_is_not_missing_and_the_command_is_not_run(
+    tmp_path: Path,
+) -> None:
+    config = Config({"providers": {"p": {"api_key": f"$(touch {tmp_path}/ran)"}}})
+    assert providers_without_key(config, {}) == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "provider", "words"),
+    [
+        ("p", {"api_key": "$A_KEY"}, "set the variable A_KEY"),
+        ("p", {"api_key": " ${A_KEY}$B "}, "set the variable A_KEY, B"),
+        ("openai", {}, "set the variable OPENAI_API_KEY, or providers.openai.api_key"),
+        ("mine", {"type": "openai"}, "set providers.mine.api_key"),
+        ("mine", {"type": "openai-compat"}, ""),
+        ("openai", {"oauth": {"access_token": "t"}}, ""),
+        ("openai", {"api_key": "sk-1"}, ""),
+    ],
+)
+def test_what_to_do_about_a_missing_key_names_its_variable(
+    name: str, provider: dict[str, Any], words: str
+) -> None:
+    """G14."""
+    assert missing_key(name, provider, {}) == words

@@ -87,7 +87,15 @@ def test_null_is_the_same_as_leaving_the_key_out() -> None:
         ),
         (
             {"models": {"large": {"presence_penalty": "1"}}},
-            "$.models.large.presence_penalty: expected a number, not a string",
+            "$.models.large.presence_penalty: expected a number from -2 to 2, not a string",
+        ),
+        (
+            {"models": {"small": {"temperature": 2.1}}},
+            "$.models.small.temperature: expected a number from 0 to 2",
+        ),
+        (
+            {"models": {"small": {"top_p": -0.1}}},
+            "$.models.small.top_p: expected a number from 0 to 1",
         ),
         (
             {"providers": {"my own": {"api_key": 12345}}},
@@ -137,7 +145,7 @@ def test_unknown_keys_are_kept_and_named_by_path() -> None:
     }
     clean, unknown = validated(document, "f")
     assert clean == {"theme": "dark", "options": {"newer": 1}, "mcp": {"x": {"typ": "http"}}}
-    assert unknown == ("$.theme", "$.options.newer", "$.mcp.x.typ")
+    assert unknown == ("$.theme", "$.options.newer", "$.mcp.x.typ (did you mean type?)")
 
 
 def test_a_hostile_key_cannot_flood_or_control_the_terminal() -> None:
@@ -158,6 +166,7 @@ def agrees(shape: Shape, schema: dict[str, Any]) -> int:
         case Number():
             assert schema["type"] == ("integer" if shape.whole else "number")
             assert schema.get("minimum") == shape.minimum
+            assert schema.get("maximum") == shape.maximum
         case Flag():
             assert schema["type"] == "boolean"
         case Anything():
