@@ -1,0 +1,140 @@
+"""Google Gemini: ``streamGenerateContent`` with server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import orjson
+
+from crush_trio import limits
+from crush_trio.agent.ports import Emit, ModelRequest
+from crush_trio.models.dialects import gemini_errors
+from crush_trio.models.dialects.bodies import output_tokens, system_text, with_extras
+from crush_trio.models.dialects.gemini_messages import contents, generation
+from crush_trio.models.dialects.gemini_reader import GeminiReader
+from crush_trio.models.dialects.gemini_schema import parameters
+from crush_trio.models.dialects.port import AnswerReader, HttpCall
+from crush_trio.models.failures import Failure, Kind
+from crush_trio.models.provider import Access, Target
+
+_Json = dict[str, Any]
+_VERSION = "/v1beta"
+"""The version of the API that this speaks; for an address that names none."""
+
+
+class Gemini:
+    """The dialect ``gemini``."""
+
+    def call(self, request: ModelRequest, target: Target, access: Access) -> HttpCall:
+        """See `Dialect.call`."""
+        body: _Json = {"contents": contents(request.messages, target)}
+        system = system_text(request, target)
+        if system:
+            body["systemInstruction"] = {"parts": [{"text": system}]}
+        if request.tools:
+            declarations = [
+                {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parametersJsonSchema": parameters(tool.parameters),
+                }
+                for tool in request.tools
+            ]
+            body["tools"] = [{"functionDeclarations": declarations}]
+        config = _generation_config(request, target)
+        if config:
+            body["generationConfig"] = config
+        url = f"{_base(access)}/{_path(target.info.model)}:streamGenerateContent?alt=sse"
+        return HttpCall(url, _headers(access), with_extras(body, target))
+
+    def reader(self, request: ModelRequest, target: Target, emit: Emit) -> AnswerReader:
+        """See `Dialect.reader`."""
+        return GeminiReader(request, target, emit)
+
+    def failure(
+        self, status: int, headers: Mapping[str, str], body: bytes, target: Target
+    ) -> Failure:
+        """See `Dialect.failure`."""
+        return gemini_errors.failure(status, headers, body, target)
+
+    def models_call(self, access: Access) -> HttpCall:
+        """See `Dialect.models_call`; one page holds more models than there are."""
+        return HttpCall(f"{_base(access)}/models?pageSize=1000", _headers(access), {})
+
+    def models(self, body: bytes) -> tuple[str, ...]:
+        """See `Dialect.models`; only those that generate content, where the list tells."""
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            value = None
+        listed = value.get("models") if type(value) is dict else None
+        if type(listed) is not list:
+            raise Failure(Kind.MALFORMED, "The answer is no list of Gemini models.")
+        return tuple(
+            item["name"].removeprefix("models/")
+            for item in listed
+            if type(item) is dict and type(item.get("name")) is str and _generates(item)
+        )
+
+
+def _generates(item: _Json) -> bool:
+    methods = item.get("supportedGenerationMethods")
+    return type(methods) is not list or "generateContent" in methods
+
+
+def _base(access: Access) -> str:
+    base = access.base_url.rstrip("/")
+    return base if urlsplit(base).path else base + _VERSION
+
+
+def _path(model: str) -> str:
+    named = model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
+    return quote(named, safe="/@.-_")
+
+
+def _headers(access: Access) -> dict[str, str]:
+    headers = {"content-type": "application/json"}
+    if access.api_key:
+        headers["x-goog-api-key"] = access.api_key
+    return {**headers, **access.headers}
+
+
+def _generation_config(request: ModelRequest, target: Target) -> _Json:
+    choice = target.choice
+    config = {
+        "temperature": choice.temperature,
+        "topP": choice.top_p,
+        "topK": choice.top_k,
+        "frequencyPenalty": choice.frequency_penalty,
+        "presencePenalty": choice.presence_penalty,
+        "maxOutputTokens": output_tokens(request, target),
+        "thinkingConfig": _thinking(target) if target.info.can_reason else None,
+    }
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _thinking(target: Target) -> _Json:
+    """How much it thinks: Gemini 3 takes a level, 2.5 a budget; without one it decides itself."""
+    info = target.info
+    effort = target.choice.reasoning_effort or info.default_reasoning_effort
+    if target.choice.think is False:
+        effort = "none"
+    config: _Json = {"includeThoughts": True}
+    if generation(info.model) >= 3:
+        levels = info.reasoning_levels or tuple(limits.GEMINI_BUDGETS)
+        if effort == "none":  # it cannot do without: the least it takes
+            effort = next((level for level in levels if level != "none"), "low")
+        if effort:
+            config["thinkingLevel"] = effort
+    elif effort == "none":
+        least = limits.GEMINI_BUDGET_PRO if "pro" in info.model else 0
+        config = {"includeThoughts": False, "thinkingBudget": least}
+    elif effort:
+        highest = limits.GEMINI_BUDGETS["high"]
+        config["thinkingBudget"] = limits.GEMINI_BUDGETS.get(effort, highest)
+    return config
+
+
+DIALECT = Gemini()
