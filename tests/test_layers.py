@@ -79,6 +79,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "apsw": ("store",),
     "cattrs": ("protocol",),
     "click": ("cli",),
+    "httpx2": ("models",),
     "hypercorn": ("server",),
     "quart": ("server",),
     "quart_trio": ("server",),
@@ -91,7 +92,7 @@ NOWHERE = ("asyncio", "anyio", "requests")
 PURE = ("limits", "protocol", "dispatch")  # layers without Trio
 
 # What `--help`, `--version` and completion must not load: each costs tens of milliseconds.
-HEAVY = ("trio", "attrs", "attr", "cattrs", "quart", "hypercorn", "httpx", "asyncio")
+HEAVY = ("trio", "attrs", "attr", "cattrs", "quart", "hypercorn", "httpx", "httpx2", "asyncio")
 
 MOST_LINES = {"crush_trio": 400, "scripts": 400, "tests": 500}  # tests hold tables of examples
 

@@ -77,7 +77,11 @@ class Failure(Exception):
         kind: Its class.
         message: One sentence for people that says what to do; never a key, never a whole body.
         retry_after_s: What the provider asked us to wait, in seconds; ``None`` if it did not.
+
+    ``should_retry`` is what its ``x-should-retry`` said about asking again; ``None`` if nothing.
     """
+
+    should_retry: bool | None = None
 
     def __init__(self, kind: Kind, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)

@@ -20,6 +20,7 @@ import trio
 from crush_trio import __version__, limits
 from crush_trio.host.host import Host, HostOptions, open_host
 from crush_trio.journal import Journal
+from crush_trio.models.network.connections import Connections
 from crush_trio.protocol.errors import CrushError
 from crush_trio.protocol.ids import new_id
 from crush_trio.protocol.requests import VersionInfo
@@ -120,7 +121,7 @@ async def _open_parts(
         closing_s=Budget.of(options.shutdown_timeout_s).store_s,
     ) as store:
         cleanup.enter_context(_logging_to(options.data_dir, verbose=options.verbose))
-        async with server_cgroup(options.data_dir) as cgroup:
+        async with server_cgroup(options.data_dir) as cgroup, Connections():
             logger.info("tool processes are kept together by %s", process_control(cgroup))
             outputs = SpillArea(options.data_dir / "outputs")
             yield store, journal, ServerKit(options.data_dir, outputs, cgroup)

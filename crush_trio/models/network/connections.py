@@ -1,0 +1,100 @@
+"""The connections of one server to all providers: opened when used, closed with the server."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import trio
+
+from crush_trio import __version__
+from crush_trio.models.network.certificates import Certificates
+from crush_trio.models.provider import Provider
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from crush_trio.models.network.transport import Transport
+
+USER_AGENT = f"crush-trio/{__version__}"
+
+
+class Connections:
+    """Makes HTTP clients; a server that asks no network model pays nothing for having it.
+
+    Args:
+        ca_file: Certificates that are believed besides the system's (``options.ca_file``).
+        environ: Where proxies and certificate files are looked up; default the process's own.
+    """
+
+    def __init__(
+        self, ca_file: Path | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self._environ = dict(os.environ if environ is None else environ)
+        self.certificates = Certificates(ca_file, self._environ)
+        self._clients: dict[bool, tuple[httpx2.AsyncClient, Transport]] = {}
+        self._is_closed = False
+
+    async def __aenter__(self) -> Connections:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def ready(self) -> None:
+        """Load what `client` needs, in a thread: 100 ms that nobody else has to wait for."""
+        if not self._clients:
+            await trio.to_thread.run_sync(_load)
+
+    def client(self, provider: Provider) -> httpx2.AsyncClient:
+        """The client to ask ``provider`` with; never closed by who asks."""
+        return self.client_for(is_local=provider.is_local)
+
+    def client_for(self, *, is_local: bool) -> httpx2.AsyncClient:
+        """The client for what runs on this machine, which knows no proxies, or for the rest."""
+        if self._is_closed:
+            raise trio.ClosedResourceError("these connections are closed")
+        if is_local not in self._clients:
+            self._clients[is_local] = self._make({} if is_local else self._environ)
+        return self._clients[is_local][0]
+
+    @property
+    def open_connections(self) -> tuple[int, int]:
+        """How many connections are in use, and how many are kept for later."""
+        counts = [transport.open_connections for _, transport in self._clients.values()]
+        return sum(busy for busy, _ in counts), sum(idle for _, idle in counts)
+
+    async def aclose(self) -> None:
+        """Close every connection at once, also those in use. Waits for nobody; idempotent."""
+        self._is_closed = True
+        for _, transport in self._clients.values():
+            transport.close_all()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _make(self, environ: Mapping[str, str]) -> tuple[httpx2.AsyncClient, Transport]:
+        import httpx2  # 60 ms, so only where it is used
+
+        from crush_trio.models.network.transport import Transport
+
+        transport = Transport(self.certificates, environ)
+        client = httpx2.AsyncClient(
+            transport=transport,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=None,
+            headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+        )
+        return client, transport
+
+
+def _load() -> None:
+    importlib.import_module("crush_trio.models.network.transport")

@@ -1,0 +1,159 @@
+"""A new connection to a provider: TCP, perhaps through a proxy, perhaps with TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+
+import attrs
+import h11
+import trio
+
+from crush_trio import limits
+from crush_trio.models.failures import Failure, Kind
+from crush_trio.models.network.certificates import Certificates
+from crush_trio.models.network.proxies import Proxy, bracketed
+
+
+@attrs.frozen
+class Origin:
+    """The other end of a connection, as a URL names it."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def name(self) -> str:
+        """Host and port, for a sentence."""
+        return f"{bracketed(self.host)}:{self.port}"
+
+
+@attrs.frozen(eq=False)
+class Line:
+    """An open connection. Closing it is one synchronous step: nothing waits for the other side."""
+
+    stream: trio.SocketStream | trio.SSLStream[trio.abc.Stream]
+    socket: trio.socket.SocketType
+
+    def close(self) -> None:
+        """Close it at once; what was not sent is lost. Idempotent."""
+        self.socket.close()
+
+
+async def dial(origin: Origin, proxy: Proxy | None, certificates: Certificates) -> Line:
+    """A connection on which requests for ``origin`` can be made.
+
+    With a proxy and ``http`` it ends at the proxy, which is told with each request where to go;
+    with ``https`` it is a tunnel. If anything fails, or is cancelled, nothing stays open.
+
+    Raises:
+        Failure: `Kind.NETWORK`, `Kind.TLS` or `Kind.PROXY`.
+    """
+    if proxy is None:
+        line = await _connect(origin.host, origin.port, None)
+    else:
+        line = await _connect(proxy.host, proxy.port, proxy)
+    try:
+        if proxy is not None and proxy.scheme == "https":
+            line = await _secure(line, proxy.host, certificates)
+        if origin.scheme == "https":
+            if proxy is not None:
+                await _tunnel(line, origin, proxy)
+            line = await _secure(line, origin.host, certificates)
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
+async def _connect(host: str, port: int, proxy: Proxy | None) -> Line:
+    name = f"{bracketed(host)}:{port}" if proxy is None else proxy.name
+    kind = Kind.NETWORK if proxy is None else Kind.PROXY
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except socket.gaierror as exc:
+        raise Failure(
+            kind, f"The address of {name} cannot be found: {exc.strerror or 'no such host'}."
+        ) from None
+    except (OSError, UnicodeError) as exc:
+        raise Failure(kind, f"No connection to {name}: {_reason(exc)}.") from None
+    return Line(stream, stream.socket)
+
+
+async def _secure(line: Line, host: str, certificates: Certificates) -> Line:
+    context = await certificates.context()
+    stream: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
+        line.stream, context, server_hostname=host, https_compatible=True
+    )
+    with _handshake_failures(host, certificates):
+        await stream.do_handshake()
+    return Line(stream, line.socket)
+
+
+@contextlib.contextmanager
+def _handshake_failures(host: str, certificates: Certificates) -> Iterator[None]:
+    try:
+        yield
+    except (trio.BrokenResourceError, ssl.SSLError) as exc:
+        error = exc if isinstance(exc, ssl.SSLError) else exc.__cause__
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            raise certificates.failure(host, error) from None
+        raise Failure(
+            Kind.NETWORK, f"{host} closed the connection during the TLS handshake."
+        ) from None
+    except ssl.CertificateError as exc:  # a host name that no certificate could have
+        raise Failure(Kind.TLS, f"No TLS connection to {host}: {exc}.") from None
+
+
+async def _tunnel(line: Line, origin: Origin, proxy: Proxy) -> None:
+    """Ask the proxy to connect us through (RFC 9110, 9.3.6)."""
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MODEL_HEAD_BYTES)
+    target = origin.name.encode()
+    headers = [(b"host", target)]
+    if proxy.authorization:
+        headers.append((b"proxy-authorization", proxy.authorization))
+    request = http.send(h11.Request(method=b"CONNECT", target=target, headers=headers))
+    end = http.send(h11.EndOfMessage())
+    try:
+        await line.stream.send_all((request or b"") + (end or b""))
+        while not isinstance(event := http.next_event(), h11.Response):
+            if event is h11.NEED_DATA:
+                data = await line.stream.receive_some(limits.MODEL_RECEIVE_BYTES)
+                http.receive_data(bytes(data))
+            elif isinstance(event, h11.ConnectionClosed):
+                raise trio.BrokenResourceError
+    except trio.BrokenResourceError:
+        raise Failure(Kind.PROXY, f"{_first_big(proxy.name)} closed the connection.") from None
+    except h11.RemoteProtocolError:
+        raise Failure(Kind.PROXY, f"{_first_big(proxy.name)} does not speak HTTP.") from None
+    if not 200 <= event.status_code < 300:
+        raise _refusal(event.status_code, origin, proxy)
+
+
+def _refusal(status: int, origin: Origin, proxy: Proxy) -> Failure:
+    who = _first_big(proxy.name)
+    if status == 407:
+        return Failure(Kind.PROXY, f"{who} wants a name and password, or others than these.")
+    if status in (502, 503, 504):  # it is willing, but could not get through: that may pass
+        return Failure(Kind.NETWORK, f"{who} cannot reach {origin.name}: status {status}.")
+    return Failure(Kind.PROXY, f"{who} refuses connections to {origin.name}: status {status}.")
+
+
+def _reason(error: BaseException) -> str:
+    """Why connecting failed; of several addresses tried, the first one's reason."""
+    while not isinstance(error, OSError) or error.errno is None:
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        elif error.__cause__ is not None:
+            error = error.__cause__
+        else:
+            return str(error) or "it failed"
+    return os.strerror(error.errno).lower()
+
+
+def _first_big(text: str) -> str:
+    return text[:1].upper() + text[1:]

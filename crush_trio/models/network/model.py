@@ -1,0 +1,169 @@
+"""A model of a provider behind a network: one request with all its attempts."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from crush_trio import limits
+from crush_trio.agent.ports import (
+    Emit,
+    Model,
+    ModelError,
+    ModelInfo,
+    ModelRequest,
+    StepEnd,
+    StreamReset,
+)
+from crush_trio.models.dialects import dialect
+from crush_trio.models.dialects.port import HttpCall
+from crush_trio.models.failures import Failure, Kind
+from crush_trio.models.network.attempt import TimeLimits, attempt
+from crush_trio.models.network.connections import Connections
+from crush_trio.models.network.get import get
+from crush_trio.models.network.retry import Retries
+from crush_trio.models.provider import Access, Provider, Target
+from crush_trio.protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from crush_trio.protocol.ids import SessionId
+
+
+class NetworkModel:
+    """Asks a provider, again where that helps; `agent.ports.Model` and `Titler`.
+
+    It keeps no state between requests: one instance serves any number of runs.
+
+    Args:
+        titler: What gives sessions their titles; without it, this model.
+        times: How long the provider may take.
+        random: Where the jitter of waits comes from.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        connections: Connections,
+        *,
+        titler: Callable[[], Model | None] | None = None,
+        times: TimeLimits = TimeLimits(),  # noqa: B008  # frozen
+        random: random.Random | None = None,
+    ) -> None:
+        self._target = target
+        self._connections = connections
+        self._titler = titler
+        self._times = times
+        self._random = random
+
+    @property
+    def info(self) -> ModelInfo:
+        """What this model is, as configuration and catalogue say."""
+        return self._target.info
+
+    def titler(self) -> Model | None:
+        """What to ask for a title."""
+        return self if self._titler is None else self._titler()
+
+    async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
+        """See `agent.ports.Model`. Before each further attempt `StreamReset` is emitted.
+
+        Raises:
+            ModelError: It failed for good; the message says how often it was tried.
+        """
+        await self._connections.ready()
+        retries = Retries(trio.current_time(), self._random or random.Random())
+        access = await resolve(self._target.provider)
+        refreshed = False
+        while True:
+            try:
+                return await self._attempt(request, access, emit)
+            except Failure as exc:
+                failure = exc
+            if failure.kind is Kind.AUTH and not refreshed:
+                refreshed, before = True, access
+                access = await resolve(self._target.provider)
+                if access != before:  # the key has changed since: a fresh one may do (CW 5.6)
+                    emit(StreamReset(1, 1, 0.0, failure.message))
+                    continue
+            again = retries.after(failure, trio.current_time())
+            if isinstance(again, Failure):
+                raise again.error()
+            emit(StreamReset(again.number, again.at_most, again.delay_s, failure.message))
+            await trio.sleep(again.delay_s)
+
+    async def list_models(self, *, within_s: float = limits.MODEL_GET_S) -> tuple[str, ...]:
+        """The ids of the models that the provider has now.
+
+        Raises:
+            ModelError: It does not say.
+        """
+        target = self._target
+        speaks = dialect(target.provider.dialect)
+        access = await resolve(target.provider)
+        try:
+            call = speaks.models_call(access)
+            answer = await get(
+                self._connections,
+                call.url,
+                headers=call.headers,
+                is_local=target.provider.is_local,
+                within_s=within_s,
+            )
+            if not 200 <= answer.status < 300:
+                raise speaks.failure(answer.status, answer.headers, answer.body, target)
+            return speaks.models(answer.body)
+        except Failure as exc:
+            raise exc.error() from None
+
+    async def _attempt(self, request: ModelRequest, access: Access, emit: Emit) -> StepEnd:
+        target = self._target
+        speaks = dialect(target.provider.dialect)
+        call = _marked(speaks.call(request, target, access), request.session_id)
+        return await attempt(
+            self._connections.client(target.provider),
+            speaks,
+            call,
+            lambda note: speaks.reader(request, target, note),
+            target,
+            emit,
+            self._times,
+        )
+
+
+async def resolve(provider: Provider) -> Access:
+    """A provider's access, expanded in a thread, because that may run a command.
+
+    Raises:
+        ModelError: ``config_invalid``: it cannot be expanded, or not in time.
+    """
+    try:
+        with trio.fail_after(limits.MODEL_ACCESS_S):
+            return await trio.to_thread.run_sync(provider.access, abandon_on_cancel=True)
+    except ConfigError as exc:
+        raise _not_configured(str(exc)) from None
+    except trio.TooSlowError:
+        raise _not_configured(
+            f"The key and address of {provider.name} could not be expanded "
+            f"within {limits.MODEL_ACCESS_S:g} s."
+        ) from None
+
+
+def _not_configured(message: str) -> ModelError:
+    return ModelError("config_invalid", message, title="Wrong configuration")
+
+
+def _marked(call: HttpCall, session_id: SessionId) -> HttpCall:
+    """The call with what tells a provider that requests belong together (CW 5.13).
+
+    It sees a digest, the same for all requests of a session; what the configuration says wins.
+    """
+    digest = hashlib.sha256(session_id.encode()).hexdigest()[:16]
+    marks = {"x-session-id": digest, "x-session-affinity": digest, "accept": "text/event-stream"}
+    given = {key.lower() for key in call.headers}
+    marks = {key: value for key, value in marks.items() if key not in given}
+    return attrs.evolve(call, headers={**marks, **call.headers})
