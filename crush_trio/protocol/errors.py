@@ -33,6 +33,7 @@ STATUS: Final[dict[str, int]] = {
     "job_not_found": 404,
     "message_not_found": 404,
     "file_not_found": 404,
+    "provider_not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "run_id_conflict": 409,
@@ -56,6 +57,9 @@ STATUS: Final[dict[str, int]] = {
     "headers_too_large": 431,
     "internal": 500,
     "run_failed": 500,
+    "catalogue_unwritable": 500,
+    "catalogue_unreachable": 502,
+    "catalogue_invalid": 502,
     "server_stopping": 503,
     "store_failed": 503,
     "overloaded": 503,
@@ -72,6 +76,7 @@ RETRYABLE: Final = frozenset(
         "store_failed",
         "overloaded",
         "disk_full",
+        "catalogue_unreachable",
     }
 )
 """Codes for which the same request may succeed later."""
