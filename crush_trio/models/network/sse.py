@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import orjson
@@ -10,7 +9,6 @@ import orjson
 from crush_trio import limits
 from crush_trio.models.failures import Failure, Kind
 
-_LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -25,12 +23,13 @@ class EventDecoder:
 
     def __init__(self, max_bytes: int = limits.MODEL_EVENT_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._rest = bytearray()  # an unfinished line
-        self._scanned = 0  # so far there is no line end in it
+        self._parts: list[bytes] = []  # of an unfinished line
+        self._parts_size = 0
+        self._begun = False
+        self._half = b""  # a CR that may be the first half of a CRLF
         self._event = ""
         self._data: list[bytes] = []
         self._size = 0
-        self._begun = False
         self._whole = False  # the body is one JSON value over many lines
 
     def feed(self, piece: bytes) -> Iterator[tuple[str, str]]:
@@ -39,71 +38,80 @@ class EventDecoder:
         Raises:
             Failure: `Kind.MALFORMED`: an event or a line is longer than the limit.
         """
-        rest = self._rest
-        rest += piece
-        if not self._begun:
-            if len(rest) < len(_BOM) and _BOM.startswith(rest):
+        if self._half:
+            piece, self._half = self._half + piece, b""
+        if piece.endswith(b"\r"):
+            piece, self._half = piece[:-1], b"\r"
+        if b"\r" in piece:
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if self._whole or b"\n" not in piece:
+            self._keep(piece)
+            return
+        lines = piece.split(b"\n")
+        self._keep(lines[0])
+        lines[0] = self._unfinished()
+        rest = lines.pop()
+        for number, line in enumerate(lines):
+            if line.startswith((b"{", b"[")) and not _is_json(line):
+                self._whole = True
+                self._keep(b"\n".join([*lines[number:], rest]))
                 return
-            self._begun = True
-            if rest.startswith(_BOM):
-                del rest[: len(_BOM)]
-        while not self._whole:
-            # A CR at the very end may be the first half of a CRLF.
-            found = _LINE_END.search(rest, self._scanned)
-            if found is None or (found.end() == len(rest) and found[0] == b"\r"):
-                self._scanned = len(rest) if found is None else found.start()
-                break
-            line = bytes(rest[: found.start()])
-            del rest[: found.end()]
-            self._scanned = 0
-            event = self._line(line, found[0])
+            event = self._line(line)
             if event is not None:
                 yield event
-        if len(rest) + self._size > self._max_bytes:
-            raise self._too_long()
+        self._keep(rest)
 
     def end(self) -> Iterator[tuple[str, str]]:
         """What the end of the body completes."""
-        line = bytes(self._rest).rstrip(b"\r\n")
-        self._rest.clear()
+        if self._half and not self._whole:
+            yield from self.feed(b"\n")  # it was a line end by itself
+        line = self._unfinished()
         if self._whole or line.startswith((b"{", b"[")):
             if _is_json(line):
                 yield "message", _text(line)
             return
-        event = self._line(line, b"") if line else None
-        if event is not None:
+        if line:
+            self._line(line)
+        data = b"\n".join(self._data)
+        event = self._dispatch()
+        if event is not None and (data == b"[DONE]" or _is_json(data)):
             yield event
-        elif self._data:
-            data = b"\n".join(self._data)
-            if data == b"[DONE]" or _is_json(data):
-                yield self._dispatch()
 
-    def _line(self, line: bytes, ending: bytes) -> tuple[str, str] | None:
-        if not line:
-            event = self._dispatch() if self._data else None
-            self._forget()
-            return event
+    def _keep(self, part: bytes) -> None:
+        if part:
+            self._parts.append(part)
+            self._parts_size += len(part)
+            if self._parts_size + self._size > self._max_bytes:
+                raise self._too_long()
+
+    def _unfinished(self) -> bytes:
+        line = b"".join(self._parts)
+        self._parts, self._parts_size = [], 0
+        if not self._begun:
+            self._begun = True
+            line = line.removeprefix(_BOM)
+        return line
+
+    def _line(self, line: bytes) -> tuple[str, str] | None:
         if line.startswith(b"data:"):
             self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
             self._size += len(line)
             if self._size > self._max_bytes:
                 raise self._too_long()
+        elif not line:
+            return self._dispatch()
         elif line.startswith(b"event:"):
             self._event = _text(line[6:].removeprefix(b" "))
-        elif line.startswith((b"{", b"[")):
-            if _is_json(line):
-                return "message", _text(line)
-            self._whole = True
-            self._rest[:0] = line + ending
         elif line == b"data":
             self._data.append(b"")
+        elif line.startswith((b"{", b"[")):
+            return "message", _text(line)
         return None
 
-    def _dispatch(self) -> tuple[str, str]:
-        return self._event or "message", _text(b"\n".join(self._data))
-
-    def _forget(self) -> None:
+    def _dispatch(self) -> tuple[str, str] | None:
+        event, data = self._event, self._data
         self._event, self._data, self._size = "", [], 0
+        return (event or "message", _text(b"\n".join(data))) if data else None
 
     def _too_long(self) -> Failure:
         return Failure(

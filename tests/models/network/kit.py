@@ -53,7 +53,8 @@ async def asked(
 ) -> AsyncIterator[tuple[NetworkModel, FakeProvider, Connections]]:
     """A provider that answers so, and a model that asks it."""
     async with fake_provider(answer) as provider, Connections(environ={}) as connections:
-        yield model_at(provider.url, connections, dialect=dialect, times=times), provider, connections
+        model = model_at(provider.url, connections, dialect=dialect, times=times)
+        yield model, provider, connections
 
 
 def text_of(events: list[ModelEvent]) -> str:

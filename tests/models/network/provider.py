@@ -14,7 +14,6 @@ import orjson
 import trio
 
 
-
 @attrs.define(eq=False)
 class Exchange:
     """One request as it arrived, and the means to answer it.
