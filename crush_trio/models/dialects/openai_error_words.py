@@ -85,7 +85,7 @@ WORDS: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
         Kind.TOO_LONG,
         _words(
             r"maximum (?:context|prompt|model) length",  # OpenAI, vLLM, DeepSeek, xAI, OpenRouter
-            r"context length is only",  # LM Studio
+            r"context length (?:is|of) only",  # LM Studio
             r"exceeds? the (?:available )?context (?:size|length|window|limit)",  # llama.cpp
             r"context (?:size|length|window) (?:has been |was )?exceed",  # LM Studio, LiteLLM
             r"reached context length of",  # LM Studio
