@@ -17,8 +17,9 @@ from crush_trio.protocol.runs import Limits, RunError, Usage
 class Progress:
     """How far a run has come; becomes part of its record with each commit.
 
-    ``last_usage`` is the size of the last step alone (CW 5.11). ``started_calls`` are the tool
-    calls that were started and have no stored result yet.
+    ``last_usage`` is the size of the last step alone that used anything (CW 5.11). ``cost_usd`` is
+    ``None`` from the first step on whose cost is unknown; ``spent`` is what the others cost.
+    ``started_calls`` are the tool calls that were started and have no stored result yet.
     """
 
     steps: int = 0
@@ -27,6 +28,8 @@ class Progress:
     usage: Usage = Usage()
     last_usage: Usage = Usage()
     cost_usd: float | None = None
+    spent: float = 0.0
+    unpriced: bool = False
     message_id: MessageId | None = None
     text: str = ""
     waiting_on: str | None = None
@@ -52,6 +55,22 @@ class Budget:
     limits: Limits
     info: ModelInfo
 
+    def blind(self, progress: Progress) -> RunError | None:
+        """Why a wanted limit of cost cannot be kept: the model's price, or what a step has cost, is
+        unknown. An error of outcome ``failed``: a limit is never ignored in silence."""
+        if self.limits.max_cost_usd is None:
+            return None
+        info = self.info
+        priced = info.cost_per_1m_in is not None and info.cost_per_1m_out is not None
+        if not progress.unpriced and (priced or info.reports_cost):
+            return None
+        what = "what a step has cost is" if progress.unpriced else "its price is"
+        return RunError(
+            "cost_unknown",
+            f"max_cost_usd cannot be kept with {info.provider}/{info.model}: {what} not known; "
+            "set its cost_per_1m_* in the configuration, or leave the limit out.",
+        )
+
     def before_step(self, progress: Progress) -> RunError | None:
         """Whether one more request may be made."""
         allowed = self.limits.max_steps or limits.MAX_STEPS
@@ -66,14 +85,15 @@ class Budget:
             return RunError("max_tool_calls", f"The run reached its limit of {allowed} calls.")
         return None
 
-    def output_tokens_left(self, progress: Progress) -> int | None:
-        """What the next request may write; ``None`` without a limit."""
+    def output_tokens_left(self, progress: Progress, room: int | None = None) -> int | None:
+        """What the next request may write, and no more than ``room``; ``None`` without a limit."""
         limit = self.limits.max_output_tokens
-        return None if limit is None else max(1, limit - progress.usage.output_tokens)
+        left = None if limit is None else max(1, limit - progress.usage.output_tokens)
+        return min((each for each in (left, room) if each is not None), default=None)
 
-    def meter(self, progress: Progress) -> StepMeter:
-        """What watches the next request while it streams."""
-        return StepMeter(self, progress)
+    def meter(self, progress: Progress, request: int = 0) -> StepMeter:
+        """What watches the next request, of about ``request`` tokens, while it streams."""
+        return StepMeter(self, progress, request if self.info.is_language_model else 0)
 
     def account(
         self, progress: Progress, end: StepEnd | None, used: Usage, message: Message
@@ -81,36 +101,53 @@ class Budget:
         """The progress with one step's usage, its cost and its text.
 
         ``used`` counts if the provider named no usage at the end, or there was none: ``end`` is
-        ``None`` for a step that was cut short.
+        ``None`` for a step that was cut short. One step of unknown cost makes the whole unknown.
         """
-        usage = used if end is None or end.usage is None else end.usage
+        named = end.usage if end is not None else None
+        usage = used if named is None or is_nothing(named) else named
         cost = end.cost_usd if end is not None else None
         cost = self.price(usage) if cost is None else cost
-        total = progress.cost_usd
-        if cost is not None:
-            total = (total or 0.0) + cost
+        unpriced = progress.unpriced or (cost is None and not is_nothing(usage))
+        # A sum of floats is kept from drifting; a token costs more than 1e-12 dollars.
+        spent = round(progress.spent + (cost or 0.0), 12)
+        known = cost is not None or progress.cost_usd is not None
         return attrs.evolve(
             progress,
             usage=progress.usage.plus(usage),
-            last_usage=usage,
-            cost_usd=total,
+            last_usage=progress.last_usage if is_nothing(usage) else usage,
+            cost_usd=spent if known and not unpriced else None,
+            spent=spent,
+            unpriced=unpriced,
             message_id=message.id,
             text=message.text(),
         )
 
     def price(self, usage: Usage) -> float | None:
-        """What ``usage`` costs by the model's price list, in dollars; ``None`` without one."""
+        """What ``usage`` costs by the model's price list, in dollars (CW 5.11).
+
+        ``None`` if one of the prices it needs is unknown: those of the cache are not guessed.
+        An estimated usage makes an estimated cost; `Usage.estimated` says so of both.
+        """
         info = self.info
         if info.cost_per_1m_in is None or info.cost_per_1m_out is None:
             return None
-        return (
-            usage.input_tokens * info.cost_per_1m_in + usage.output_tokens * info.cost_per_1m_out
-        ) / 1e6
+        bill = (
+            (usage.input_tokens, info.cost_per_1m_in),
+            (usage.output_tokens, info.cost_per_1m_out),
+            (usage.cache_write_tokens, info.cost_per_1m_in_cached),
+            (usage.cache_read_tokens, info.cost_per_1m_out_cached),
+        )
+        total = 0.0
+        for tokens, price in bill:
+            if tokens and price is None:
+                return None
+            total += tokens * (price or 0.0)
+        return total / 1e6
 
     def _spent(self, progress: Progress) -> RunError | None:
-        allowed, spent = self.limits.max_cost_usd, progress.cost_usd
-        if allowed is not None and spent is not None and spent >= allowed:
-            return RunError("max_cost_usd", f"The run has cost ${spent:.4f}, its limit.")
+        allowed, spent = self.limits.max_cost_usd, progress.spent
+        if allowed is not None and spent >= allowed:
+            return RunError("max_cost_usd", f"The run has cost ${spent:.6g}, its limit.")
         written = progress.usage.output_tokens
         if self.limits.max_output_tokens is not None and written >= self.limits.max_output_tokens:
             return RunError(
@@ -131,6 +168,8 @@ class StepMeter:
 
     budget: Budget
     before: Progress
+    request: int = 0
+    """An estimate of what was sent, in tokens."""
     room: float = attrs.field(default=math.inf, init=False)
     """The length of streamed content beyond which a limit is crossed."""
     _reported: Usage = attrs.field(default=Usage(), init=False)
@@ -150,9 +189,17 @@ class StepMeter:
         """The request is made again from the start."""
         self.report(Usage(), 0)
 
-    def used(self, length: int) -> Usage:
-        """What the step has used, after ``length`` characters."""
-        return self._reported.plus(Usage(output_tokens=tokens_of(length - self._at)))
+    def used(self, length: int, *, ended: bool = False) -> Usage:
+        """What the step has used, after ``length`` characters.
+
+        What its provider has not reported is estimated. That it was read at all, the answer shows,
+        or that it has ``ended`` without an error.
+        """
+        reported = self._reported
+        rest = Usage(output_tokens=tokens_of(length - self._at))
+        if is_nothing(attrs.evolve(reported, output_tokens=0)) and (length or ended):
+            rest = attrs.evolve(rest, input_tokens=self.request)
+        return reported if is_nothing(rest) else reported.plus(attrs.evolve(rest, estimated=True))
 
     def over(self) -> RunError:
         """Which limit is crossed when more than `room` was streamed."""
@@ -182,10 +229,22 @@ class StepMeter:
         spent = self.budget.price(self._reported)
         if limit is None or spent is None or price is None:
             return math.inf
-        dollars = limit - (self.before.cost_usd or 0.0) - spent
+        dollars = limit - self.before.spent - spent
         if dollars < 0 or not price:
             return -1.0 if dollars < 0 else math.inf
         return math.floor(dollars * 1e6 / price + 1e-6)  # what a float lost is not a token
+
+
+def is_nothing(usage: Usage) -> bool:
+    """Whether no token was counted."""
+    return not any(
+        (
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_tokens,
+        )
+    )
 
 
 def tokens_of(length: int) -> int:

@@ -38,6 +38,16 @@ def prepare(part: ToolCallPart, tools: Mapping[str, Tool]) -> tuple[Tool, ToolCa
     return tool, ToolCall(part.id, part.name, arguments)
 
 
+def cut_off(asked: Sequence[ToolCallPart]) -> ToolCallPart | None:
+    """Of an answer that ended at its output limit, the call that was being written, if there is
+    one: the last, if its provider did not complete it or it has no arguments yet. Arguments that
+    broke off in the middle are no JSON, and not run either."""
+    last = asked[-1] if asked else None
+    if last is None or (last.finished and last.input.strip()):
+        return None
+    return last
+
+
 def parse_arguments(text: str) -> dict[str, Any] | None:
     """The arguments as an object; ``None`` if the text is not one. Empty text is ``{}``."""
     if not text.strip():

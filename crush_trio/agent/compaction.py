@@ -5,13 +5,23 @@ Pure: from messages to messages. A summary hides what it covers from the model, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Sequence
 
 import attrs
 
 from crush_trio import limits
+from crush_trio.agent import sizes
 from crush_trio.protocol.ids import MessageId, RunId
-from crush_trio.protocol.messages import Message, Part, TextPart, ToolResultPart
+from crush_trio.protocol.messages import (
+    BinaryPart,
+    ImageUrlPart,
+    Message,
+    Part,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from crush_trio.protocol.runs import RunError, Usage
 
 OVERFLOW = RunError(
@@ -38,42 +48,111 @@ def is_full(window: int, tokens: int) -> bool:
 class Fullness:
     """How full a model's window is, and whether summarising still helps.
 
-    ``prompt_tokens`` and ``completion_tokens`` are the session's (CW 5.11); a step whose provider
-    counts nothing leaves them. ``window`` 0 switches everything off.
+    ``prompt_tokens`` and ``completion_tokens`` are the last count there is: the session's own at
+    first (CW 5.11), then each step's. What has been added since, or left out, is estimated: the
+    system prompt, the tools and all messages are. The answer's room is not part of it: R63 leaves
+    a fifth of the window or 20,000 tokens, and a request never asks for more than is left (see
+    `answer_room`), so that a long limit of answers does not make every conversation look full.
+
+    ``window`` 0 is unknown, until a request is refused. Without ``allowed`` nothing is left out.
     """
 
     window: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     rounds: int = 0
+    allowed: bool = True
+    estimate: int = 0
+    """Of the whole next request, in tokens."""
+    counted_at: int = 0
+    """The estimate of what the count speaks of."""
+    _refused: float = attrs.field(default=math.inf, init=False)
 
     def tokens(self) -> int:
-        """The size of the conversation as of the last step."""
-        return self.prompt_tokens + self.completion_tokens
+        """The size of the conversation as it would be sent now."""
+        counted = self.prompt_tokens + self.completion_tokens
+        if not counted:
+            return self.estimate
+        if self.estimate >= self.counted_at:
+            return counted + self.estimate - self.counted_at
+        return counted * self.estimate // self.counted_at
 
     def is_due(self) -> bool:
         """Whether the next step must not be asked with the conversation as it is."""
-        return is_full(self.window, self.tokens())
+        if not self.allowed:
+            return False
+        return is_full(self.window, self.tokens()) or self.estimate >= self._refused
 
     def is_hopeless(self) -> bool:
         """Whether it was summarised so often in a row without a step that fitted."""
         return self.rounds >= limits.COMPACTION_ROUNDS
 
-    def stepped(self, usage: Usage) -> None:
-        """Take the usage of a step; one that fits shows that summarising has helped."""
-        self.prompt_tokens = usage.input_tokens + usage.cache_read_tokens or self.prompt_tokens
-        self.completion_tokens = usage.output_tokens or self.completion_tokens
+    def begin(self, earlier: Sequence[Message], pruned_tokens: int, frame: int) -> None:
+        """Find out what the session's count speaks of.
+
+        ``earlier`` is what the model sees of the session; ``pruned_tokens`` is the size of that as
+        it was sent, up to the last answer that a model has ended, and that answer.
+        """
+        counted = self.prompt_tokens + self.completion_tokens
+        if not earlier:
+            self.forget()
+        elif counted and not self.prompt_tokens and earlier[0].is_summary_message:
+            self.counted_at = pruned_tokens - frame  # of the summary alone
+        elif counted and last_answer(earlier) is None:  # at least it is not smaller than it looks
+            self.prompt_tokens += max(0, pruned_tokens - counted)
+            self.counted_at = pruned_tokens
+        else:
+            self.counted_at = pruned_tokens
+
+    def stepped(self, usage: Usage, answer: int) -> None:
+        """Take the usage of a step, whose answer we estimate at so many tokens; one that fits shows
+        that summarising has helped."""
+        if _input(usage):
+            self.prompt_tokens, self.completion_tokens = _input(usage), usage.output_tokens
+            self.counted_at = self.estimate + answer
+        self.estimate += answer
         if not self.is_due():
             self.rounds = 0
 
-    def summarised(self, tokens: int) -> None:
-        """The conversation is now a summary of so many tokens."""
+    def refused(self) -> None:
+        """The last request was too long for the model, whatever it says its window is."""
+        self._refused = min(self._refused, self.estimate)
+        self.window = min(self.window or self.tokens(), self.tokens())
+
+    def summarised(self, tokens: int, estimate: int) -> None:
+        """The conversation is now a summary of so many tokens, which we estimate at ``estimate``,
+        and what else is sent is added to it."""
         self.prompt_tokens, self.completion_tokens = 0, tokens
+        self.counted_at = estimate
         self.rounds += 1
 
     def forget(self) -> None:
         """There is no conversation that could be this large."""
-        self.prompt_tokens = self.completion_tokens = 0
+        self.prompt_tokens = self.completion_tokens = self.counted_at = 0
+
+
+def _input(usage: Usage) -> int:
+    return usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+
+
+def answer_room(window: int, tokens: int, usual: int) -> int | None:
+    """How long an answer may be, if the model's ``usual`` limit does not fit behind a request.
+
+    Models count request and limit together and refuse what is larger than their window. ``None``
+    if the usual limit fits, if the window or the limit is unknown, or if nothing is left.
+    """
+    room = window - tokens - int(window * limits.ANSWER_MARGIN_SHARE)
+    return room if window > 0 and 0 < room < usual else None
+
+
+def last_answer(messages: Sequence[Message]) -> int | None:
+    """The place of the last message that a model has ended, or of the summary they begin with."""
+    for place in range(len(messages) - 1, -1, -1):
+        message = messages[place]
+        finish = message.finish()
+        if message.role == "assistant" and finish and finish.reason not in ("canceled", "error"):
+            return place
+    return 0 if messages and messages[0].is_summary_message else None
 
 
 def history(messages: Sequence[Message], summary_id: MessageId | str) -> tuple[Message, ...]:
@@ -141,22 +220,52 @@ def interrupted(prompt: Message) -> Message:
     return attrs.evolve(prompt, parts=(TextPart(quoted), *attached))
 
 
-def shortened(messages: Sequence[Message], tried: int) -> tuple[Message, ...]:
-    """What to summarise after ``tried`` requests that were too long.
+def shortened(messages: Sequence[Message], tried: int, room: int = 0) -> tuple[Message, ...]:
+    """What to summarise after ``tried`` requests that were too long; at least the last message.
 
-    First the outputs of tools go, then half of the oldest messages, and again half.
+    First the outputs of tools and the images go, then half of the oldest messages and what is long
+    of each text, and again half. ``room`` is what we believe to fit, in tokens (0 = unknown): the
+    oldest messages beyond it go with the first try that was too long, and with each further one
+    it is halved, so that at last it fits whatever a provider counts.
     """
     if not tried:
         return tuple(messages)
     kept = max(1, len(messages) >> (tried - 1))
-    return tuple(_without_outputs(message) for message in messages[-kept:])
+    most = limits.SUMMARY_TEXT_CHARS >> (2 * tried - 4) if tried > 1 else None
+    light = [_lightened(message, most) for message in messages[-kept:]]
+    if room <= 0:
+        return tuple(light)
+    left, first = room >> (tried - 1), len(light)
+    while first and left > 0:
+        first -= 1
+        left -= sizes.of_message(light[first])
+    return tuple(light[min(first + (left < 0), len(light) - 1) :])
 
 
-def _without_outputs(message: Message) -> Message:
-    parts = tuple(
-        attrs.evolve(part, content=_LEFT_OUT, data="")
-        if isinstance(part, ToolResultPart) and len(part.content) > limits.SUMMARY_OUTPUT_CHARS
-        else part
-        for part in message.parts
-    )
+def _lightened(message: Message, most: int | None) -> Message:
+    parts = tuple(_light(part, most) for part in message.parts)
     return attrs.evolve(message, parts=parts)
+
+
+def _light(part: Part, most: int | None) -> Part:
+    match part:
+        case ToolResultPart():
+            long = len(part.content) > limits.SUMMARY_OUTPUT_CHARS
+            content = _LEFT_OUT if long else part.content
+            return attrs.evolve(part, content=content, data="", mime_type="")
+        case BinaryPart(path):
+            return TextPart(f"[{path} left out]")
+        case ImageUrlPart():
+            return TextPart("[image left out]")
+        case TextPart(text) if most is not None:
+            return TextPart(_cut(text, most))
+        case ToolCallPart() if most is not None and len(part.input) > most:
+            return attrs.evolve(part, input="{}")
+    return part
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning and the end of a long text."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}\n[{len(text) - most} characters left out]\n{text[-most // 2 :]}"

@@ -179,7 +179,7 @@ class LiveMessage:
         unique, number = call_id, 1
         while unique in self.taken or any(part.tool_call_id == unique for part in self._parts):
             number += 1
-            unique = f"{call_id}~{number}"
+            unique = f"{call_id}_{number}"
         self._calls[call_id] = len(self._parts)
         self._parts.append(_OpenPart("tool_input", self.now_s(), unique, name))
         self.length += len(name)

@@ -38,7 +38,9 @@ class ModelRequest:
     """One request to a model: valid messages in order (G7), and the tools it may call.
 
     ``step`` counts from 1 within the run. With ``summary`` the model is asked for a summary of the
-    messages, by the last of them; such requests are counted by themselves.
+    messages, by the last of them; such requests are counted by themselves. With ``title`` it is
+    asked to name the session. ``max_output_tokens`` is an upper bound: a smaller limit that the
+    model was chosen with stays.
     """
 
     system: str
@@ -50,6 +52,7 @@ class ModelRequest:
     workspace_path: Path
     max_output_tokens: int | None = None
     summary: bool = False
+    title: bool = False
 
 
 @attrs.frozen
@@ -197,7 +200,10 @@ class Titler(Protocol):
     """A model that gives sessions their titles (CW 5.12)."""
 
     def titler(self) -> Model | None:
-        """What to ask for a title: a smaller model, itself, or nothing."""
+        """What to ask for a title first: a smaller model, itself, or nothing.
+
+        If another model than itself fails, it is asked itself, with `ModelRequest.title`.
+        """
         ...
 
 

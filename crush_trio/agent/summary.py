@@ -10,9 +10,9 @@ from typing import Protocol
 import attrs
 
 from crush_trio import limits
-from crush_trio.agent import compaction, transcript
+from crush_trio.agent import compaction, sizes, transcript
 from crush_trio.agent.asking import Asking, AskingJournal
-from crush_trio.agent.budget import Budget, LimitReached, Progress, tokens_of
+from crush_trio.agent.budget import Budget, LimitReached, Progress
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import (
     Emit,
@@ -28,7 +28,7 @@ from crush_trio.agent.ports import (
     ToolInputDelta,
 )
 from crush_trio.protocol.ids import RunId, SessionId
-from crush_trio.protocol.messages import Message, TextPart
+from crush_trio.protocol.messages import Message, ReasoningPart, TextPart
 from crush_trio.protocol.runs import Limits, Usage
 
 TITLE = "Summarization Error"  # of the finish part (R65)
@@ -80,7 +80,8 @@ class SummaryInput:
     """Who writes a summary, for whom, and within which limits.
 
     ``leaves_out`` becomes the message's own, and so does what ``covers`` finds; ``earlier`` counts
-    the run's summaries before this.
+    the run's requests for summaries before this. ``window`` is the model's, as far as we know; 0 is
+    what the model says.
     """
 
     session_id: SessionId
@@ -92,6 +93,7 @@ class SummaryInput:
     leaves_out: tuple[RunId, ...] = ()
     covers: Covers = covers_nothing
     earlier: int = 0
+    window: int = 0
 
 
 @attrs.define(eq=False)
@@ -120,9 +122,11 @@ class Summary:
             ModelError: The model failed, said nothing, or ``context_overflow``.
         """
         live = await self._begin()
-        for tried in range(limits.SUMMARY_TRIES):
+        room = self._room()
+        too_long = room > 0 and sizes.of_messages(messages) > room  # it would only be refused
+        for tried in range(too_long, limits.SUMMARY_TRIES):
             try:
-                await self._ask(live, compaction.shortened(messages, tried), tried)
+                await self._ask(live, compaction.shortened(messages, tried, room), tried)
             except ModelError as exc:
                 if exc.code != "context_too_long":
                     self.failure = _as_ours(exc)
@@ -137,6 +141,12 @@ class Summary:
             return live.finish("end_turn")
         overflow = compaction.OVERFLOW
         raise ModelError(overflow.code, overflow.message, title=TITLE)
+
+    def _room(self) -> int:
+        """What of the window is left for the messages, in tokens; 0 if the window is unknown."""
+        window = self.given.window or self.given.model.info.context_window
+        frame = sizes.of_text(_SYSTEM) + sizes.of_message(self._instruction())
+        return max(1, int(window * limits.SUMMARY_READ_SHARE) - frame) if window > 0 else 0
 
     async def _begin(self) -> LiveMessage:
         given, info = self.given, self.given.model.info
@@ -158,24 +168,32 @@ class Summary:
         return live
 
     async def _ask(self, live: LiveMessage, messages: Sequence[Message], tried: int) -> None:
-        given = self.given
-        budget = Budget(given.limits, given.model.info)
+        given, info = self.given, self.given.model.info
+        budget = Budget(given.limits, info)
+        blind = budget.blind(self.progress)
+        if blind is not None:
+            raise ModelError(blind.code, blind.message, title=TITLE)
         over = budget.before_step(self.progress)
         if over is not None:
             raise LimitReached(over.code, over.message)
+        sent = (*transcript.for_model(messages, info), self._instruction())
+        size = sizes.of_messages(sent) + sizes.of_text(_SYSTEM)
+        room = compaction.answer_room(
+            given.window or info.context_window, size, info.max_output_tokens
+        )
         self.progress = attrs.evolve(self.progress, steps=self.progress.steps + 1)
         request = ModelRequest(
             system=_SYSTEM,
-            messages=(*transcript.for_model(messages), self._instruction()),
+            messages=sent,
             tools=(),
             session_id=given.session_id,
             run_id=given.run_id,
             step=given.earlier + tried + 1,
             workspace_path=given.workspace_path,
-            max_output_tokens=budget.output_tokens_left(self.progress),
+            max_output_tokens=budget.output_tokens_left(self.progress, room),
             summary=True,
         )
-        meter = budget.meter(self.progress)
+        meter = budget.meter(self.progress, size)
         idle_s = given.limits.idle_timeout_s or math.inf
         model = _WordsOnly(given.model)
         asking = Asking(
@@ -185,7 +203,7 @@ class Summary:
         try:
             end = await asking.answer()
         finally:
-            before, used = self.progress, meter.used(live.length)
+            before, used = self.progress, meter.used(live.length, ended=end is not None)
             after = budget.account(before, end, used, live.present())
             self.used = after.last_usage
             self.progress = attrs.evolve(
@@ -203,8 +221,13 @@ class Summary:
 
 
 def tokens_in(summary: Message, used: Usage) -> int:
-    """How large a summary is: as its provider said, else estimated (R65)."""
-    return used.output_tokens or tokens_of(len(summary.text()))
+    """How large a summary is: as its provider said, else estimated (R65).
+
+    What was thought in front of it is not part of it, but of what the provider counted.
+    """
+    thought = any(isinstance(part, ReasoningPart) for part in summary.parts)
+    said = 0 if thought else used.output_tokens
+    return said or sizes.of_text(summary.text())
 
 
 @attrs.frozen

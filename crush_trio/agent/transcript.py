@@ -7,8 +7,9 @@ from enum import Enum
 
 import attrs
 
-from crush_trio.agent import shell_text
+from crush_trio.agent import foreign, shell_text
 from crush_trio.agent.calls import sanitised_call
+from crush_trio.agent.ports import ModelInfo
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, new_id
 from crush_trio.protocol.messages import (
     FinishPart,
@@ -179,14 +180,18 @@ def call_ids(messages: Iterable[Message]) -> frozenset[str]:
     return frozenset(call.id for message in messages for call in message.tool_calls())
 
 
-def for_model(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Messages as they may be sent to a model (R55, G7).
+def for_model(messages: Iterable[Message], info: ModelInfo | None = None) -> tuple[Message, ...]:
+    """Messages as they may be sent to a model (R55, G7), whichever wrote them.
 
     Results without a call are dropped, calls without a result get a synthetic error result right
-    after their message, unfinished or broken calls are completed, a call id that occurs again is
-    made unique, and empty assistant messages are skipped. A person's command becomes text.
+    after their message, unfinished or broken calls are completed, a call id that occurs again, or
+    that not every provider takes, is replaced by one that is unique and valid, and empty assistant
+    messages are skipped. A person's command becomes text. With ``info``, thoughts and signatures
+    of other models go, and a text stands for each image if the model takes none.
     """
     kept = [_in_its_role(message) for message in messages if not _is_empty_assistant(message)]
+    if info is not None:
+        kept = [foreign.for_model(message, info) for message in kept]
     valid: list[Message] = []
     used: set[str] = set()
     for index, message in enumerate(kept):
@@ -235,10 +240,10 @@ def _results_after(messages: Sequence[Message], index: int) -> dict[str, list[To
 
 
 def _unused(call_id: str, used: set[str]) -> str:
-    name, number = call_id, 1
+    name, number = foreign.call_id(call_id), 1
     while name in used:
         number += 1
-        name = f"{call_id}~{number}"
+        name = foreign.call_id(f"{call_id}_{number}")
     used.add(name)
     return name
 

@@ -11,11 +11,12 @@ from typing import Protocol
 import attrs
 
 from crush_trio import limits
-from crush_trio.agent import calls, transcript
+from crush_trio.agent import calls, endings, sizes, transcript
 from crush_trio.agent.asking import Asking, AskingJournal
-from crush_trio.agent.budget import Budget, Progress, denied_error
+from crush_trio.agent.budget import Budget, Progress
 from crush_trio.agent.compaction import Fullness
 from crush_trio.agent.compactor import Compactor
+from crush_trio.agent.endings import TurnEnd as TurnEnd  # part of this module's words
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import (
     Model,
@@ -30,7 +31,7 @@ from crush_trio.agent.summary import Covers, SummaryInput, covers_nothing
 from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.messages import FinishPart, Message, ToolCallPart
-from crush_trio.protocol.runs import Limits, Outcome, RunError
+from crush_trio.protocol.runs import Limits, Outcome
 
 
 class TurnJournal(AskingJournal, Protocol):
@@ -53,6 +54,13 @@ class TurnJournal(AskingJournal, Protocol):
         """Stage a summary that ended, and that the session's history begins with it from now on.
 
         ``before`` and ``after`` are tokens of the conversation and of the summary.
+        """
+        ...
+
+    def stage_pruned(self, before: int, after: int) -> None:
+        """Stage the notice that old tool output is not sent any more from the next step on.
+
+        ``before`` and ``after`` are tokens of the conversation.
         """
         ...
 
@@ -105,14 +113,6 @@ class TurnInput:
     """Ids of the session's tool calls, those behind a summary too: no call gets one again."""
 
 
-@attrs.frozen
-class TurnEnd:
-    """How a turn ended by itself; a cancelled one does not return."""
-
-    outcome: Outcome
-    error: RunError | None = None
-
-
 @attrs.define(eq=False)
 class Turn:
     """One run's turn. `progress` may be read at any time, also after `take` was interrupted."""
@@ -145,7 +145,9 @@ class Turn:
             given.covers,
         )
         prompts = list(given.history[-1:])
-        self._compactor = Compactor(writer, self.journal, given.fullness, prompts)
+        frame = sizes.of_frame(given.system, [tool.spec for tool in given.tools])
+        self._compactor = Compactor(writer, self.journal, given.fullness, prompts, frame)
+        self._compactor.begin_with(given.history[:-1])
 
     async def take(self) -> TurnEnd:
         """Run the turn to its end.
@@ -155,20 +157,31 @@ class Turn:
         """
         self._messages = list(self.given.history)
         while True:
-            over = self._budget.before_step(self.progress)
+            over = self._over()
             if over is not None:
-                return TurnEnd(Outcome.LIMITED, over)
-            if self._compactor.is_due():
+                return over
+            sent = self._compactor.fit(self._messages)
+            if self._compactor.is_due(self._messages):
                 await self._compact()
                 continue
-            asked, end = await self._step()
-            if not asked:
-                return self._ended_without_calls(end)
-            stop = await self._run_tools(asked)
+            said = await self._step(sent)
+            if said is None:
+                continue
+            asked, end = said
+            stop = None
+            if asked and end.reason != "content_filter":
+                stop = await self._run_tools(asked, end)
+            stop = stop or endings.of_step(end, self.progress, asked)
             if stop is not None:
                 return stop
-            if end.reason != "tool_use":
-                return self._ended_without_calls(end)
+
+    def _over(self) -> TurnEnd | None:
+        """The ending, if no further request may be made."""
+        blind = self._budget.blind(self.progress)
+        if blind is not None:
+            return TurnEnd(Outcome.FAILED, blind)
+        over = self._budget.before_step(self.progress)
+        return None if over is None else TurnEnd(Outcome.LIMITED, over)
 
     async def _compact(self) -> None:
         """Go on from a summary of what was said; a step of the run (R63, R64)."""
@@ -181,27 +194,43 @@ class Turn:
 
     # --- the model ------------------------------------------------------------------------
 
-    async def _step(self) -> tuple[tuple[ToolCallPart, ...], StepEnd]:
+    async def _step(
+        self, sent: tuple[Message, ...]
+    ) -> tuple[tuple[ToolCallPart, ...], StepEnd] | None:
+        """Ask with ``sent``; ``None`` if that is too long, and can be made shorter."""
         info = self.given.model.info
         now_s = self.given.now_s()
         assistant = transcript.open_assistant(
             self.given.session_id, self.given.run_id, info.provider, info.model, now_s
         )
-        self.progress = attrs.evolve(
-            self.progress, steps=self.progress.steps + 1, waiting_on="model"
-        )
+        before = self.progress
+        self.progress = attrs.evolve(before, steps=before.steps + 1, waiting_on="model")
         folded = await self.journal.begin_step(assistant, self.progress)
-        self._messages += folded
-        self._compactor.prompts += folded
-        self._compactor.asked = True
+        if folded:
+            self._messages += folded
+            self._compactor.prompts += folded
+            sent = self._compactor.fit(self._messages)
         live = LiveMessage(assistant, self.journal.show_delta, self.given.now_s, self._taken)
         self.journal.open_live(live)
-        end = await self._ask(live)
+        if folded and self._compactor.is_due(self._messages):
+            self.progress = attrs.evolve(self.progress, steps=before.steps)  # it is not asked
+            await self._take_back(live, _JOINED, before)
+            return None
+        try:
+            end = await self._ask(live, sent)
+        except ModelError as exc:
+            if exc.code != "context_too_long":
+                raise
+            self._compactor.refused()
+            await self._take_back(live, exc, before)
+            return None
         asked = live.calls()
-        if not asked and not self.progress.text.strip() and not self.progress.tool_calls:
-            raise ModelError("empty_answer", "The model gave an empty answer.", retryable=True)
-        message = live.finish(_finish_reason(end, asked))
+        failure = endings.no_answer(end, live.present(), asked)
+        if failure is not None:
+            raise failure
+        message = live.finish(endings.finish_reason(end, asked))
         self._messages.append(message)
+        self._compactor.answered(self.progress.last_usage, message)
         self._taken |= {call.id for call in asked}
         waiting_on = f"tool:{asked[0].name}" if asked else None
         self.progress = attrs.evolve(self.progress, waiting_on=waiting_on)
@@ -215,12 +244,36 @@ class Turn:
         # joins before that sees all of it.
         return asked, end
 
-    async def _ask(self, live: LiveMessage) -> StepEnd:
+    async def _take_back(self, live: LiveMessage, exc: ModelError, before: Progress) -> None:
+        """Close the message of a request that is too long; the next one will be shorter.
+
+        Raises:
+            ModelError: It cannot be made shorter.
+        """
+        try:
+            reset = self._compactor.shorten(exc, self._messages)
+        except ModelError as final:
+            self.failure = final
+            raise
+        self.failure = None
+        live.apply(reset)
+        self.journal.show_reset(reset)
+        now_s = self.given.now_s()
+        finish = transcript.finish_part(transcript.Cause.FAILED, now_s, exc.title, exc.message)
+        closed = transcript.closed_assistant(live.present(), finish, now_s)
+        self.progress = attrs.evolve(
+            self.progress, message_id=before.message_id, text=before.text, waiting_on="model"
+        )
+        self.journal.stage_message(closed, self.progress)
+        self.journal.close_live()
+        await self.journal.flush()
+
+    async def _ask(self, live: LiveMessage, sent: tuple[Message, ...]) -> StepEnd:
         """One model request; what was used is counted however it ends."""
-        meter = self._budget.meter(self.progress)
+        meter = self._budget.meter(self.progress, self._compactor.fullness.estimate)
         idle_s = self.given.limits.idle_timeout_s or math.inf
         asking = Asking(
-            self.given.model, self._request(), live, meter, self.journal, self._wait_on, idle_s
+            self.given.model, self._request(sent), live, meter, self.journal, self._wait_on, idle_s
         )
         end: StepEnd | None = None
         try:
@@ -229,22 +282,23 @@ class Turn:
             self.failure = exc
             raise
         finally:
-            used = meter.used(live.length)
+            used = meter.used(live.length, ended=end is not None)
             self.progress = self._budget.account(self.progress, end, used, live.present())
-        self._compactor.fullness.stepped(self.progress.last_usage)
         return end
 
-    def _request(self) -> ModelRequest:
+    def _request(self, sent: tuple[Message, ...]) -> ModelRequest:
         given = self.given
         return ModelRequest(
             system=given.system,
-            messages=transcript.for_model(self._messages),
+            messages=transcript.for_model(sent, given.model.info),
             tools=tuple(tool.spec for tool in given.tools),
             session_id=given.session_id,
             run_id=given.run_id,
             step=self.progress.steps - self._compactor.requests,
             workspace_path=given.workspace_path,
-            max_output_tokens=self._budget.output_tokens_left(self.progress),
+            max_output_tokens=self._budget.output_tokens_left(
+                self.progress, self._compactor.answer_room()
+            ),
         )
 
     def _wait_on(self, what: str) -> None:
@@ -252,8 +306,9 @@ class Turn:
 
     # --- the tools ------------------------------------------------------------------------
 
-    async def _run_tools(self, asked: Sequence[ToolCallPart]) -> TurnEnd | None:
+    async def _run_tools(self, asked: Sequence[ToolCallPart], end: StepEnd) -> TurnEnd | None:
         """Run the calls of one step in order; an ending, if the turn must not go on."""
+        cut = calls.cut_off(asked) if end.reason == "max_tokens" else None
         tools = {tool.spec.name: tool for tool in self.given.tools}
         stop: TurnEnd | None = None
         stopped = False
@@ -263,7 +318,10 @@ class Turn:
             if over is not None:
                 stop = TurnEnd(Outcome.LIMITED, over)
                 break
-            result = _STOPPED if stopped else await self._run_one(call, tools)
+            if stopped or call is cut:
+                result = _STOPPED if stopped else _CUT_OFF
+            else:
+                result = await self._run_one(call, tools)
             part = calls.result_part(call, result)
             parts.append(part)
             message = transcript.tool_message(
@@ -279,11 +337,12 @@ class Turn:
                 await self.journal.flush()
         if stop is None and stopped:
             self._stop_after_tools()
-            stop = self._completed()
+            stop = endings.completed(self.progress)
         if stop is None:
             self._signatures.append(calls.signature(asked, parts))
             if self._signatures.count(self._signatures[-1]) > limits.LOOP_REPEATS:
-                stop = _limited("loop", "The model repeated the same tool calls without progress.")
+                sentence = "The model repeated the same tool calls without progress."
+                stop = endings.limited("loop", sentence)
         return stop
 
     async def _run_one(self, call: ToolCallPart, tools: Mapping[str, Tool]) -> ToolResult:
@@ -323,26 +382,13 @@ class Turn:
         )
         self.journal.stage_message(attrs.evolve(message, parts=parts), self.progress)
 
-    def _completed(self) -> TurnEnd:
-        denied = denied_error(self.progress)
-        return TurnEnd(Outcome.COMPLETED) if denied is None else TurnEnd(Outcome.DENIED, denied)
-
-    def _ended_without_calls(self, end: StepEnd) -> TurnEnd:
-        if end.reason == "max_tokens":
-            return _limited("max_output_tokens", "The model's answer was cut at its output limit.")
-        return self._completed()
-
 
 _STOPPED = ToolResult("Not run: the turn was stopped before this call", is_error=True)
 """The result of a call that comes after one that stopped the turn."""
-
-
-def _limited(code: str, message: str) -> TurnEnd:
-    return TurnEnd(Outcome.LIMITED, RunError(code, message))
-
-
-def _finish_reason(end: StepEnd, asked: Sequence[ToolCallPart]) -> str:
-    """The stored reason: ``tool_use`` exactly if the model asked for tools and stopped for them."""
-    if end.reason == "tool_use" and not asked:
-        return "end_turn"
-    return end.reason
+_CUT_OFF = ToolResult("Not run: the call was cut off at the output limit", is_error=True)
+"""The result of a call whose arguments are not known to be whole."""
+_JOINED = ModelError(
+    "context_too_long",
+    "With the prompts that joined, the conversation is too long.",
+    title="Context too long",
+)

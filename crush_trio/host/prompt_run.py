@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from crush_trio.agent import compaction, prompts, transcript
-from crush_trio.agent.budget import Progress
+from crush_trio.agent.budget import Progress, is_nothing
 from crush_trio.agent.compaction import Fullness
 from crush_trio.agent.ports import Decision, Model, PermissionAsk, ProcessHost, ToolContext
 from crush_trio.agent.turn import Turn, TurnEnd, TurnInput
@@ -59,8 +59,8 @@ class PromptRun:
         """Set the session's token counts to the last step's and add the run's cost (CW 5.11)."""
         progress = self.progress or Progress()
         session = tx.session(self.desk.journal.session_id)
-        usage, cost = progress.last_usage, progress.cost_usd or 0.0
-        if session is not None and (cost or usage.input_tokens or usage.output_tokens):
+        usage, cost = progress.last_usage, progress.spent
+        if session is not None and (cost or not is_nothing(usage)):
             account(tx, session, usage, cost)
 
     async def _prepare(self, wanted: Limits) -> Turn:
@@ -117,9 +117,11 @@ class PromptRun:
         compacts = setup.auto_summarize and self.desk.row.request.compact is not False
         window = model.info.context_window if compacts else 0
         if session is None:
-            return stored, Fullness(window)
+            return stored, Fullness(window, allowed=compacts)
         shown = compaction.history(stored, session.summary_message_id)
-        return shown, Fullness(window, session.prompt_tokens, session.completion_tokens)
+        return shown, Fullness(
+            window, session.prompt_tokens, session.completion_tokens, allowed=compacts
+        )
 
     def _read_setup(self, model: Model) -> tuple[WorkspaceSetup, Model, str]:
         kit, path = self.desk.home.kit, self.desk.home.path
@@ -186,8 +188,11 @@ class PromptRun:
 
 
 def account(tx: Transaction, session: Session, usage: Usage, cost: float) -> None:
-    """Set the session's token counts to the last step's and add the run's cost (CW 5.11)."""
-    prompt = usage.input_tokens + usage.cache_read_tokens
+    """Set the session's token counts to the last step's and add the run's cost (CW 5.11).
+
+    What was written to the provider's cache was part of the prompt, too.
+    """
+    prompt = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
     commits.touch_session(
         tx,
         session.id,

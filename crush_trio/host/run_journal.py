@@ -20,7 +20,7 @@ from crush_trio.host.kind_commits import point_at_summary
 from crush_trio.host.live_output import pieces
 from crush_trio.journal import Feed, FeedEntry, present_message
 from crush_trio.protocol.errors import StoreError
-from crush_trio.protocol.events import Retry
+from crush_trio.protocol.events import AgentEvent, Retry
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.runs import LeftProcess, Outcome, RunState
@@ -123,6 +123,23 @@ class RunJournal:
         def write(tx: Transaction) -> None:
             point_at_summary(
                 tx, self.session_id, self.run_id, message.id, before=before, after=after
+            )
+
+        self.stage(write)
+
+    def stage_pruned(self, before: int, after: int) -> None:
+        """Stage the notice that old tool output is not sent any more; see `TurnJournal`."""
+        notice = AgentEvent(
+            "prune",
+            session_id=self.session_id,
+            run_id=self.run_id,
+            tokens_before=before,
+            tokens_after=after,
+        )
+
+        def write(tx: Transaction) -> None:
+            tx.emit(
+                "agent_event", "created", notice, session_id=self.session_id, run_id=self.run_id
             )
 
         self.stage(write)

@@ -109,7 +109,7 @@ class SummaryRun:
         if self._summary is None or outcome is Outcome.CANCELLED:
             return
         session_id, run_id = self.desk.journal.session_id, self.desk.journal.run_id
-        cost = self._summary.progress.cost_usd or 0.0
+        cost = self._summary.progress.spent
         if self._written is None:
             kind_commits.add_cost(tx, session_id, cost)
             return

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 import trio
 
 from crush_trio import limits
-from crush_trio.agent.budget import Budget, tokens_of
+from crush_trio.agent import sizes
+from crush_trio.agent.budget import Budget, Progress, is_nothing
 from crush_trio.agent.calls import encodable
 from crush_trio.agent.ports import (
     Model,
     ModelError,
     ModelEvent,
+    ModelInfo,
     ModelRequest,
     StreamReset,
     TextDelta,
@@ -71,18 +73,18 @@ class Titles:
         if self._scope is not None and run_id in (None, self._run_id):
             self._scope.cancel()
 
-    async def _give(self, model: Titler, prompt: Message, scope: trio.CancelScope) -> None:
+    async def _give(self, model: Model, prompt: Message, scope: trio.CancelScope) -> None:
         try:
             with scope:
-                titler = model.titler()
-                if titler is None:
+                titlers = _titlers(model)
+                if not titlers:
                     return
                 placeholder = commits.title_from(prompt.text())
                 found = await self.home.store.session(self.session_id)
                 if found is None or not _is_unnamed(found[1].title, placeholder):
                     return
-                title, usage, cost = await _ask(titler, self._request(prompt))
-                await self._store(title, placeholder, usage, cost)
+                answer = await self._ask_each(titlers, prompt)
+                await self._store(answer, placeholder)
         except ModelError as exc:
             logger.info("session %s keeps its title: %s", self.session_id, exc)
         except StoreError as exc:
@@ -92,7 +94,33 @@ class Titles:
         finally:
             self._scope = None
 
-    def _request(self, prompt: Message) -> ModelRequest:
+    async def _ask_each(self, titlers: Sequence[Model], prompt: Message) -> _Answer:
+        """The first title there is, and what all that were asked have used.
+
+        Raises:
+            ModelError: The last of them failed, and nothing was used.
+        """
+        answer = _Answer()
+        for number, titler in enumerate(titlers, 1):
+            last = number == len(titlers)
+            # The first may take half of the time, so that one that is silent costs no title.
+            with trio.move_on_after(limits.TITLE_S if last else limits.TITLE_S / 2):
+                try:
+                    answer = answer.plus(await _ask(titler, self._request(prompt, titler.info)))
+                except ModelError as exc:
+                    if last and is_nothing(answer.usage):
+                        raise
+                    logger.info(
+                        "session %s was not named by %s: %s",
+                        self.session_id,
+                        titler.info.model,
+                        exc,
+                    )
+            if answer.title:
+                break
+        return answer
+
+    def _request(self, prompt: Message, info: ModelInfo) -> ModelRequest:
         text = prompt.text()[: limits.TITLE_PROMPT_CHARS]
         return ModelRequest(
             system=SYSTEM,
@@ -102,23 +130,27 @@ class Titles:
             run_id=self._run_id,
             step=1,
             workspace_path=self.home.path,
-            max_output_tokens=limits.TITLE_OUTPUT_TOKENS,
+            # A model that thinks first would have used them up before it answers.
+            max_output_tokens=None if info.can_reason else limits.TITLE_OUTPUT_TOKENS,
+            title=True,
         )
 
-    async def _store(self, title: str, placeholder: str, usage: Usage, cost: float) -> None:
+    async def _store(self, answer: _Answer, placeholder: str) -> None:
         """Add to the session as it is by then: what others have changed meanwhile stays."""
+        usage = answer.usage
+        prompt = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
 
         def write(tx: Transaction) -> None:
             session = tx.session(self.session_id)
             if session is None:
                 return
-            wanted = title if _is_unnamed(session.title, placeholder) else ""
+            wanted = answer.title if _is_unnamed(session.title, placeholder) else ""
             changed = attrs.evolve(
                 session,
                 title=wanted or session.title,
-                prompt_tokens=session.prompt_tokens + usage.input_tokens + usage.cache_read_tokens,
+                prompt_tokens=session.prompt_tokens + prompt,
                 completion_tokens=session.completion_tokens + usage.output_tokens,
-                cost=session.cost + cost,
+                cost=session.cost + answer.cost,
             )
             if changed != session:
                 tx.put_session(changed)
@@ -127,7 +159,29 @@ class Titles:
         await self.home.store.commit_nowait(self.home.id, write).wait()
 
 
-async def _ask(titler: Model, request: ModelRequest) -> tuple[str, Usage, float]:
+@attrs.frozen
+class _Answer:
+    """A title, empty if none was found, and what asking for it has used; unknown cost is left out
+    of a session's."""
+
+    title: str = ""
+    usage: Usage = Usage()
+    cost: float = 0.0
+
+    def plus(self, other: _Answer) -> _Answer:
+        return _Answer(other.title, self.usage.plus(other.usage), self.cost + other.cost)
+
+
+def _titlers(model: Model) -> tuple[Model, ...]:
+    """Whom to ask, in order: what the model offers, and itself if that is another (CW 5.12)."""
+    small = model.titler() if isinstance(model, Titler) else None
+    if small is None:
+        return ()
+    same = (small.info.provider, small.info.model) == (model.info.provider, model.info.model)
+    return (small,) if same else (small, model)
+
+
+async def _ask(titler: Model, request: ModelRequest) -> _Answer:
     pieces: list[str] = []
     length = 0
 
@@ -141,9 +195,12 @@ async def _ask(titler: Model, request: ModelRequest) -> tuple[str, Usage, float]
             length += len(event.text)
 
     end = await titler.stream(request, emit)
-    usage = end.usage or Usage(output_tokens=tokens_of(length))
-    price = Budget(Limits(), titler.info).price(usage) if end.cost_usd is None else end.cost_usd
-    return title_of("".join(pieces)), usage, price or 0.0
+    budget = Budget(Limits(), titler.info)
+    asked = sizes.of_text(request.system) + sizes.of_messages(request.messages)
+    used = budget.meter(Progress(), asked).used(length, ended=True)
+    usage = used if end.usage is None or is_nothing(end.usage) else end.usage
+    price = budget.price(usage) if end.cost_usd is None else end.cost_usd
+    return _Answer(title_of("".join(pieces)), usage, price or 0.0)
 
 
 def title_of(answer: str) -> str:

@@ -95,6 +95,8 @@ class RecordingModel:
             ModelError: The recorded model's own, or ``record_failed`` if the file could not be
                 written.
         """
+        if request.title:  # titles are not recorded
+            return await self._model.stream(request, emit)
         prompt, number = prompt_of(request)
         step = RecordedStep(request.run_id, prompt, number, trio.current_time())
         (self._summaries if request.summary else self._steps).append(step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Final
 
 import attrs
 import orjson
@@ -32,6 +33,9 @@ from crush_trio.models.call_ids import call_id
 from crush_trio.models.prompts import prompt_of
 from crush_trio.protocol.runs import Usage
 
+ENDED: Final = "(The script has ended.)"
+"""The answer where a script goes on with ``end``: a turn without any word would be a failure."""
+
 
 class ScriptModel:
     """Plays a script: the n-th request of a run gets the n-th step that matches its prompt.
@@ -56,6 +60,7 @@ class ScriptModel:
             provider="script",
             model=str(self._path),
             **{**attrs.asdict(facts), "name": facts.name or self._path.stem},
+            reports_cost=any(step.cost_usd is not None for step in self._script.steps),
         )
 
     async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
@@ -68,6 +73,7 @@ class ScriptModel:
         await trio.lowlevel.checkpoint()
         step = self._summary(request) if request.summary else self._step(request)
         if step is None:
+            emit(TextDelta(ENDED))
             return StepEnd("end_turn")
         asked = False
         for position, action in enumerate(step.actions):

@@ -13,6 +13,7 @@ class ModelInfo:
     ``…_in_cached`` is for tokens written to the provider's cache, ``…_out_cached`` for tokens read
     from it (CW 10.2). ``max_output_tokens`` is the usual limit of one answer (0 = the provider's).
     ``supports_attachments`` means images; it and ``supports_tools`` are ``None`` if nobody knows.
+    ``reports_cost`` says that each answer comes with its own cost, so that no prices are needed.
     ``is_language_model`` is false for the built-in planner, which says so itself.
     """
 
@@ -31,3 +32,4 @@ class ModelInfo:
     default_reasoning_effort: str = ""
     supports_attachments: bool | None = None
     supports_tools: bool | None = None
+    reports_cost: bool = False

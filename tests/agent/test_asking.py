@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -71,6 +72,11 @@ async def limited(turn: Turn) -> str:
     return reached.value.code
 
 
+def counted(turn: Turn) -> tuple[int, bool]:
+    """The tokens that the run has written, and whether its usage is an estimate."""
+    return turn.progress.usage.output_tokens, turn.progress.usage.estimated
+
+
 FOUR = TextDelta("abcd")  # one token
 
 
@@ -82,14 +88,14 @@ async def test_an_answer_is_cut_where_it_crosses_its_token_limit(
     turn, journal = asked(sending(*[FOUR] * 9, every_s=every_s), Limits(max_output_tokens=5))
     assert await limited(turn) == "max_output_tokens"
     assert [message.text() for message in journal.messages()] == ["abcd" * 6]
-    assert turn.progress.usage == Usage(output_tokens=6)
+    assert counted(turn) == (6, True)
     assert trio.current_time() == pytest.approx(5 * every_s)
 
 
 async def test_an_answer_as_long_as_its_limit_is_whole(autojump_clock: MockClock) -> None:
     turn, _ = asked(sending(*[FOUR] * 5), Limits(max_output_tokens=5))
     assert (await turn.take()).outcome is Outcome.COMPLETED
-    assert turn.progress.usage == Usage(output_tokens=5)
+    assert counted(turn) == (5, True)
 
 
 async def test_thoughts_and_arguments_count_as_output(autojump_clock: MockClock) -> None:
@@ -105,11 +111,11 @@ async def test_what_the_provider_counts_replaces_the_estimate(autojump_clock: Mo
     said = UsageSoFar(Usage(30, 2))
     turn, _ = asked(sending(*[FOUR] * 4, said, *[FOUR] * 9), Limits(max_output_tokens=5))
     assert await limited(turn) == "max_output_tokens"
-    assert turn.progress.usage == Usage(30, 2 + 4)
+    assert turn.progress.usage == Usage(30, 2 + 4, estimated=True)
     early = UsageSoFar(Usage(30))
     turn, _ = asked(sending(FOUR, early, *[FOUR] * 9), Limits(max_output_tokens=5))
     assert await limited(turn) == "max_output_tokens"
-    assert turn.progress.usage == Usage(30, 6)
+    assert turn.progress.usage == Usage(30, 6, estimated=True)
 
 
 async def test_an_answer_is_cut_where_it_costs_more_than_it_may(autojump_clock: MockClock) -> None:
@@ -130,10 +136,37 @@ async def test_input_that_costs_too_much_ends_the_run_before_it_says_a_word(
     assert journal.messages()[0].text() == ""
 
 
-async def test_without_a_price_a_cost_limit_cuts_nothing(autojump_clock: MockClock) -> None:
-    turn, _ = asked(sending(*[FOUR] * 9), Limits(max_cost_usd=0.01))
-    assert (await turn.take()).outcome is Outcome.COMPLETED
-    assert turn.progress.cost_usd is None
+async def test_without_a_price_a_run_with_a_cost_limit_asks_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    """R-LIMITS: a limit that cannot be kept is not ignored in silence."""
+    turn, journal = asked(sending(FOUR), Limits(max_cost_usd=0.01))
+    end = await turn.take()
+    assert end.error is not None
+    assert (end.outcome, end.error.code) == (Outcome.FAILED, "cost_unknown")
+    assert "cost_per_1m_" in end.error.message
+    assert (turn.progress.steps, journal.messages()) == (0, [])
+
+
+async def test_a_cost_limit_goes_by_what_the_provider_says_where_it_says_so(
+    autojump_clock: MockClock,
+) -> None:
+    """A step of unknown cost ends it: what comes after could not be limited."""
+    said = StepEnd("tool_use", Usage(1, 1), cost_usd=0.1)
+    turn, _ = asked(sending(ToolCallStart("c", "look"), end=said), Limits(max_cost_usd=0.05))
+    turn.given.model.info = attrs.evolve(turn.given.model.info, reports_cost=True)  # type: ignore[misc]
+    turn = Turn(turn.given, turn.journal)
+    end = await turn.take()
+    assert end.error is not None
+    assert (end.outcome, end.error.code) == (Outcome.LIMITED, "max_cost_usd")
+    turn.given.model.act = sending(  # type: ignore[attr-defined]
+        ToolCallStart("c", "look"), end=StepEnd("tool_use", Usage(1, 1))
+    )
+    turn = Turn(turn.given, turn.journal)
+    end = await turn.take()
+    assert end.error is not None
+    assert (end.outcome, end.error.code) == (Outcome.FAILED, "cost_unknown")
+    assert (turn.progress.steps, turn.progress.cost_usd) == (1, None)
 
 
 async def test_a_last_answer_that_turns_out_too_dear_is_still_an_answer(
@@ -141,10 +174,10 @@ async def test_a_last_answer_that_turns_out_too_dear_is_still_an_answer(
 ) -> None:
     """Nothing was cut; had it asked for tools, no further step would have come."""
     dear = StepEnd("end_turn", Usage(1, 100), cost_usd=9.0)
-    turn, _ = asked(sending(FOUR, end=dear), Limits(max_cost_usd=5, max_output_tokens=50))
+    turn, _ = asked(sending(FOUR, end=dear), Limits(max_cost_usd=5, max_output_tokens=50), 0.0)
     assert (await turn.take()).outcome is Outcome.COMPLETED
     dear = StepEnd("tool_use", Usage(1, 100), cost_usd=9.0)
-    turn, _ = asked(sending(ToolCallStart("c", "look"), end=dear), Limits(max_cost_usd=5))
+    turn, _ = asked(sending(ToolCallStart("c", "look"), end=dear), Limits(max_cost_usd=5), 0.0)
     end = await turn.take()
     assert end.error is not None
     assert (end.outcome, end.error.code) == (Outcome.LIMITED, "max_cost_usd")
@@ -168,7 +201,7 @@ async def test_what_a_broken_request_has_used_is_counted(autojump_clock: MockClo
     turn, _ = asked(act, price=1e6)
     with pytest.raises(ModelError):
         await turn.take()
-    assert turn.progress.usage == Usage(50, 1)
+    assert turn.progress.usage == Usage(50, 1, estimated=True)
     assert turn.progress.cost_usd == pytest.approx(51)
 
 
@@ -179,7 +212,7 @@ async def test_a_retry_starts_the_count_anew(autojump_clock: MockClock) -> None:
     turn, journal = asked(act, Limits(max_output_tokens=5))
     assert (await turn.take()).outcome is Outcome.COMPLETED
     assert journal.messages()[0].text() == "abcd" * 4
-    assert turn.progress.usage == Usage(output_tokens=4)
+    assert counted(turn) == (4, True)
 
 
 async def test_what_cannot_be_stored_is_not_asked_on(
@@ -224,7 +257,10 @@ async def test_a_model_that_sends_no_content_is_silent(
 async def test_arguments_that_grow_are_content(autojump_clock: MockClock) -> None:
     act = sending(ToolCallStart("c", "look"), *[ToolInputDelta("c", " ")] * 20)
     turn, _ = asked(act, Limits(idle_timeout_s=2, max_steps=1))
-    assert (await turn.take()).outcome is Outcome.COMPLETED
+    end = await turn.take()
+    assert end.error is not None
+    assert end.error.code == "max_steps"
+    assert trio.current_time() == pytest.approx(21)
 
 
 async def test_a_retry_is_waited_for_and_then_the_model_again(autojump_clock: MockClock) -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from crush_trio import limits
-from crush_trio.agent import compaction
+from crush_trio.agent import compaction, sizes
 from crush_trio.agent.budget import LimitReached
 from crush_trio.agent.compaction import Fullness, history, interrupted, is_full, shortened
 from crush_trio.agent.ports import (
@@ -43,7 +43,11 @@ class Recorder:
     words: str = "what was said"
     too_long: int = 0
     requests: list[ModelRequest] = attrs.field(factory=list)
-    info: ModelInfo = attrs.field(factory=lambda: ModelInfo("fake", "m", context_window=4096))
+    info: ModelInfo = attrs.field(
+        factory=lambda: ModelInfo(
+            "fake", "m", context_window=4096, cost_per_1m_in=0.0, cost_per_1m_out=0.0
+        )
+    )
 
     async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
         """Do so."""
@@ -118,7 +122,8 @@ async def test_a_turn_goes_on_from_a_summary_when_a_step_has_filled_the_window()
     progress = taken.progress
     assert (progress.steps, progress.cost_usd, progress.text) == (3, 2.5, "done")
     assert progress.usage == Usage(4000 + 3000 + 100, 5 + 13 + 5)
-    assert journal.summaries == [("what was said", 4005, 13)]
+    seen = sizes.of_message(summary.messages[2])
+    assert journal.summaries == [("what was said", 4005 + seen, 13)]
     (stored,) = [m for m in journal.messages() if m.is_summary_message]
     assert (stored.role, stored.tool_calls()) == ("assistant", ())
 

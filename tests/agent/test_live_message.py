@@ -162,10 +162,10 @@ def test_an_id_that_the_session_has_used_is_made_unique() -> None:
     """G7: results are found by it."""
     seen, message = written(
         ToolCallStart("x", "view"), ToolInputDelta("x", "{}"), ToolCallEnd("x", "{}"),
-        ToolCallStart("x~2", "view"), taken=("x", "x~3"),
+        ToolCallStart("x_2", "view"), taken=("x", "x_3"),
     )  # fmt: skip
-    assert [call.id for call in message.calls()] == ["x~2", "x~2~2"]
-    assert seen.parts[0] == ("tool_input", "{}", "x~2")
+    assert [call.id for call in message.calls()] == ["x_2", "x_2_2"]
+    assert seen.parts[0] == ("tool_input", "{}", "x_2")
 
 
 def test_a_delta_for_a_call_that_was_not_started_is_ignored() -> None:

@@ -196,7 +196,8 @@ LOOPING = [
 async def test_each_limit_ends_the_turn_as_limited(limits: Limits, code: str, steps: int) -> None:
     counter = iter(range(1000))
     look = SmallTool("look", lambda _args, _context: ToolResult(str(next(counter))))
-    model = script_of(step(LOOK, usage=USAGE, cost_usd=0.1), then="repeat")
+    free = {"cost_per_1m_in": 0.0, "cost_per_1m_out": 0.0}
+    model = script_of(step(LOOK, usage=USAGE, cost_usd=0.1), then="repeat", model=free)
     end, turn, _ = await take(model, [look], limits)
     assert end.outcome is Outcome.LIMITED
     assert end.error is not None
@@ -291,9 +292,86 @@ async def test_an_empty_answer_is_a_failure_and_its_message_stays_open(
     assert journal.messages()[-1].finish() is None
 
 
-async def test_silence_after_tools_is_an_answer() -> None:
-    end, _, _ = await take(script_of(step(LOOK), step()), [answering("look")])
+@pytest.mark.parametrize("actions", [[], [{"text": " \n"}], [{"reasoning": "hm"}]])
+async def test_silence_after_tools_is_a_failure_too(actions: list[dict[str, Any]]) -> None:
+    """R-EMPTY: also if there was text before the tools."""
+    turn, journal = turn_of(script_of(step({"text": "I look."}, LOOK), step(*actions)))
+    with pytest.raises(ModelError) as failed:
+        await turn.take()
+    assert (failed.value.code, failed.value.retryable) == ("empty_answer", True)
+    assert ("thought" in failed.value.message) == ("reasoning" in str(actions))
+    assert journal.messages()[-1].finish() is None
+
+
+@pytest.mark.parametrize("reason", ["end_turn", "unknown"])
+async def test_a_model_that_asked_for_tools_gets_their_results_whatever_it_says(
+    reason: str,
+) -> None:
+    """R-COMPAT: some servers name the wrong reason, or none."""
+    model = script_of(step(LOOK, finish=reason), step({"text": "ok"}))
+    end, turn, journal = await take(model, [answering("look")])
+    assert (end.outcome, turn.progress.text) == (Outcome.COMPLETED, "ok")
+    finish = journal.messages()[0].finish()
+    assert finish is not None
+    assert finish.reason == "tool_use"
+
+
+async def test_an_answer_that_ended_for_an_unknown_reason_is_an_answer() -> None:
+    end, _, journal = await take(script({"text": "ok"}, finish="unknown"))
+    finish = journal.messages()[0].finish()
+    assert finish is not None
+    assert (end.outcome, finish.reason) == (Outcome.COMPLETED, "unknown")
+
+
+async def test_what_a_filter_stopped_is_a_failure_and_keeps_its_text() -> None:
+    """G13: an answer that was cut is not complete; its calls are not run."""
+    look = answering("look")
+    end, turn, journal = await take(script({"text": "half"}, LOOK, finish="content_filter"), [look])
+    assert end.error is not None
+    assert (end.outcome, end.error.code) == (Outcome.FAILED, "content_filtered")
+    assert not end.error.retryable
+    assert (turn.progress.text, look.calls) == ("half", [])
+    finish = journal.messages()[0].finish()
+    assert finish is not None
+    assert finish.reason == "content_filter"
+    turn, journal = turn_of(script(finish="content_filter"))
+    with pytest.raises(ModelError) as failed:
+        await turn.take()
+    assert (failed.value.code, failed.value.retryable) == ("content_filtered", False)
+
+
+@pytest.mark.parametrize("action", [{"tool": "look", "raw_input": ""}, {"reasoning": "hm"}])
+async def test_an_answer_cut_before_it_said_anything_is_limited(action: dict[str, Any]) -> None:
+    """A call that has no arguments yet when the limit comes is not run without them."""
+    look = answering("look")
+    end, _, journal = await take(script(action, finish="max_tokens"), [look])
+    assert end.error is not None
+    assert (end.outcome, end.error.code) == (Outcome.LIMITED, "max_output_tokens")
+    assert ("before it said anything" in end.error.message) == ("reasoning" in action)
+    assert look.calls == []
+    cut = "Not run: the call was cut off at the output limit"
+    assert [part.content for part in results(journal)] == [cut] * ("tool" in action)
+
+
+async def test_a_call_that_was_streamed_before_a_reset_is_run_once(
+    autojump_clock: MockClock,
+) -> None:
+    """R51: tools are never run again by a retry; what the reset took back is not run at all."""
+    look = SmallTool("look", lambda args, _context: ToolResult(str(args)))
+    model = script_of(
+        step(
+            {"tool": "look", "id": "a", "input": {"n": 1}},
+            {"tool": "look", "id": "b", "input": {"n": 2}},
+            {"reset": "cut", "delay_ms": 100},
+            {"tool": "look", "id": "a", "input": {"n": 3}},
+        ),
+        step({"text": "ok"}),
+    )
+    end, turn, journal = await take(model, [look])
     assert end.outcome is Outcome.COMPLETED
+    assert look.calls == [{"n": 3}]
+    assert [call.id for m in journal.messages() for call in m.tool_calls()] == ["a"]
+    assert turn.progress.tool_calls == 1
 
 
 async def test_an_error_of_the_model_leaves_its_message_open() -> None:
@@ -350,7 +428,7 @@ async def test_ids_of_calls_are_unique_in_the_session() -> None:
     await turn.take()
     whole = [*history, *journal.messages()]
     assert is_valid(whole)
-    assert [c.id for m in whole for c in m.tool_calls()] == ["0", "0~2", "0~3"]
+    assert [c.id for m in whole for c in m.tool_calls()] == ["0", "0_2", "0_3"]
     assert for_model(whole)[-1].text() == "ok"
 
 

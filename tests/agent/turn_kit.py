@@ -47,6 +47,7 @@ class ListJournal:
     checkpoints: list[str] = attrs.field(factory=list)
     waits: list[str] = attrs.field(factory=list)
     summaries: list[tuple[str, int, int]] = attrs.field(factory=list)
+    prunings: list[tuple[int, int]] = attrs.field(factory=list)
     resets: list[StreamReset] = attrs.field(factory=list)
     effects: list[ToolResult] = attrs.field(factory=list)
 
@@ -66,6 +67,10 @@ class ListJournal:
         """Keep it."""
         self.stored[message.id] = message
         self.summaries.append((message.text(), before, after))
+
+    def stage_pruned(self, before: int, after: int) -> None:
+        """Note it."""
+        self.prunings.append((before, after))
 
     def stage_effects(self, result: ToolResult) -> None:
         """Keep it."""

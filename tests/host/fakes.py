@@ -47,7 +47,7 @@ def prompt_of(request: ModelRequest) -> str:
 @attrs.define(eq=False)
 class FakeModel:
     """Does what was set for the first word of the prompt; else it answers at once. For a summary
-    the word is SUMMARY; else it takes half a second.
+    the word is SUMMARY; else it takes half a second. A title is what ``act_for_title`` says.
 
     ``requests`` are all requests made so far, in order; ``asked`` is set with the first.
     """
@@ -55,6 +55,7 @@ class FakeModel:
     acts: dict[str, Act] = attrs.field(factory=dict)
     requests: list[ModelRequest] = attrs.field(factory=list)
     asked: trio.Event = attrs.field(factory=trio.Event)
+    act_for_title: Act | None = None
     info: ModelInfo = attrs.field(
         factory=lambda: ModelInfo("fake", "m", cost_per_1m_in=1.0, cost_per_1m_out=2.0)
     )
@@ -64,6 +65,8 @@ class FakeModel:
         await trio.lowlevel.checkpoint()
         self.requests.append(request)
         self.asked.set()
+        if request.title and self.act_for_title is not None:
+            return await self.act_for_title(request, emit)
         prompt = prompt_of(request)
         act = self.acts.get("SUMMARY" if request.summary else prompt.split()[0])
         if act is not None:

@@ -55,7 +55,13 @@ class Namer:
     act: Act
     requests: list[ModelRequest] = attrs.field(factory=list)
     info: ModelInfo = attrs.field(
-        factory=lambda: ModelInfo("fake", "small", cost_per_1m_in=10.0, cost_per_1m_out=100.0)
+        factory=lambda: ModelInfo(
+            "fake",
+            "small",
+            cost_per_1m_in=10.0,
+            cost_per_1m_out=100.0,
+            cost_per_1m_out_cached=1.0,
+        )
     )
 
     async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
@@ -116,7 +122,7 @@ async def test_the_first_prompt_names_the_session_beside_its_run(
         completion_tokens=5 + 4,
         cost=after.cost,
     )
-    assert after.cost == pytest.approx(before.cost + (100 * 10 + 4 * 100) / 1e6)
+    assert after.cost == pytest.approx(before.cost + (100 * 10 + 4 * 100 + 20) / 1e6)
     last = (await world.events())[-1]
     assert (last.kind, last.run_id, payload(last)["title"]) == ("session", None, "Sleeping marmots")
     assert (await world.record(run.id)).last_seq == last.seq - 1
@@ -139,7 +145,7 @@ async def test_a_name_that_was_not_found_is_not_looked_for_again(
     clock: MockClock, world: World
 ) -> None:
     """CW 5.12: also when the next prompt is the same, and the title stands for both."""
-    namer(world).act = failing
+    namer(world).act = world.kit.fake.act_for_title = failing
     for _ in range(2):
         await world.ended(world.submit("one"))
         await quiet()
@@ -223,7 +229,7 @@ async def test_without_an_answer_the_first_words_stay(
     clock: MockClock, world: World, act: Act
 ) -> None:
     """CW 5.12: also when none comes for `limits.TITLE_S`; then the task is gone."""
-    namer(world).act = act
+    namer(world).act = world.kit.fake.act_for_title = act
     await world.ended(world.submit(LONG))
     await trio.sleep(limits.TITLE_S + 0.1)
     assert (await session(world)).title == FIRST_WORDS
@@ -286,6 +292,37 @@ async def test_an_attachment_is_not_shown_to_name_it(clock: MockClock, world: Wo
     await trio.sleep(2)
     (asked,) = namer(world).requests
     assert asked.messages[0].parts == (TextPart("x" * limits.TITLE_PROMPT_CHARS),)
+
+
+@pytest.mark.parametrize("act", [failing, empty, fakes.hang])
+async def test_what_the_small_model_does_not_find_the_large_one_is_asked(
+    clock: MockClock, world: World, act: Act
+) -> None:
+    """CW 5.12: and what both have used is added; a silent one has half of the time."""
+    namer(world).act = act
+    large = world.kit.fake
+    large.act_for_title = name
+    large.info = attrs.evolve(large.info, can_reason=True)
+    await world.ended(world.submit(LONG))
+    before = await session(world)
+    await trio.sleep(limits.TITLE_S / 2 + 1.1)
+    after = await session(world)
+    assert after.title == "Sleeping marmots"
+    used = after.prompt_tokens - before.prompt_tokens
+    assert (used > 120) if act is empty else (used == 120)
+    asked = [request for request in large.requests if request.title]
+    assert [request.max_output_tokens for request in asked] == [None], "it thinks first"
+    assert namer(world).requests[0].max_output_tokens == limits.TITLE_OUTPUT_TOKENS
+
+
+async def test_what_names_itself_is_not_asked_twice(clock: MockClock, world: World) -> None:
+    """As a script does: its own steps are no titles."""
+    namer(world).act = failing
+    namer(world).info = world.kit.fake.info
+    await world.ended(world.submit(LONG))
+    await trio.sleep(limits.TITLE_S)
+    assert [request.title for request in world.kit.fake.requests] == [False]
+    assert (await session(world)).title == FIRST_WORDS
 
 
 ANSWERS = [

@@ -23,6 +23,7 @@ from crush_trio.agent.ports import (
     ToolCallStart,
     ToolInputDelta,
 )
+from crush_trio.models.script import ENDED
 from crush_trio.protocol.ids import RunId
 from crush_trio.protocol.runs import Usage
 from tests.models.kit import play, request, script, script_of, text_of, user
@@ -221,7 +222,8 @@ async def test_a_script_that_runs_out_fails_unless_it_says_otherwise() -> None:
         await play(script_of(*steps), request(step=3))
     assert caught.value.code == "script_exhausted"
     assert "/scripts/demo.json has 2 steps" in caught.value.message
-    assert await play(script_of(*steps, then="end"), request(step=3)) == ([], StepEnd("end_turn"))
+    ended = [TextDelta(ENDED)], StepEnd("end_turn")
+    assert await play(script_of(*steps, then="end"), request(step=3)) == ended
     events, _ = await play(script_of(*steps, then="repeat"), request(step=4))
     assert text_of(events) == "two"
     with pytest.raises(ModelError, match="has 0 steps"):
