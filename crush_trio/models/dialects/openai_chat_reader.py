@@ -4,7 +4,8 @@ Beyond the specification it takes: content that is null or a list of parts, empt
 choices, usage in a last chunk or (cumulative) in each, thoughts by four names or in tags, tool
 calls in every shape of `call_pieces` and as text (`tool_text`), several objects in an event, a
 whole answer instead of a stream, errors as an object, an event or a choice, a missing ``[DONE]``
-and a missing finish reason. Without both of the latter the answer broke off, unless it is complete calls.
+and a missing finish reason. Without both of the latter the answer broke off, unless it is calls
+that are complete.
 """
 
 from __future__ import annotations

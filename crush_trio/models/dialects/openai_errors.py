@@ -112,7 +112,7 @@ def _page_kind(status: int | None) -> Kind:
     """HTML: not the provider's interface but whatever stands at the address, or before it."""
     if status == 403:
         return Kind.REFUSED
-    if status is None or status in (429, 408) or status >= 500:
+    if status is None or status in (408, 413, 429) or status >= 500:
         return _BY_STATUS.get(status or 500, Kind.SERVER)
     return Kind.URL
 

@@ -33,10 +33,10 @@ _TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _MARKUP = re.compile(rb"^\s*(?:<!doctype html|<html|<head|<\?xml|<body)", re.IGNORECASE)
 _WAIT_IN_TEXT = re.compile(
     r"(?:try again|retry|retry-after|wait)\b[^0-9.]{0,30}?"
-    r"((?:\d+(?:\.\d+)?\s*(?:hours?|minutes?|seconds?|secs?|mins?|milliseconds?|ms|h|m|s)\b,?\s*)+)",
+    r"((?:\d+(?:\.\d+)?\s*(?:hours?|minutes?|seconds?|secs?|mins?|milliseconds?|ms|h|m|s)(?![a-z]),?\s*)+)",
     re.IGNORECASE,
 )
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli\w*|h\w*|m\w*|s\w*)", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli[a-z]*|h[a-z]*|m[a-z]*|s[a-z]*)", re.IGNORECASE)
 _EPOCH_S = 1e9  # a number this large is a moment, not a duration
 _EPOCH_MS = 1e12
 

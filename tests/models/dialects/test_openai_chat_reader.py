@@ -75,7 +75,7 @@ def test_thoughts_are_told_from_the_answer_by_whatever_name_they_come(name: str)
     assert reason(told) == "end_turn"
 
 
-CALLS = {
+CALLS: dict[str, list[tuple[str | None, str, str]]] = {
     "gateway_whole_answer.json": [("call_1", *VIEW_A)],
     "llamacpp_content_null_and_tool_call_in_pieces.sse": [("abcDEF123", *VIEW_A)],
     "ollama_parallel_calls_all_with_index_0.sse": [
