@@ -47,6 +47,19 @@ ALSO: dict[str, tuple[str, ...]] = {
     # The composition root puts the parts together; its kit is what a workspace's runs are given.
     "server/serve.py": ("config", "models", "store", "tools"),
     "server/kit.py": ("agent.ports", "config", "models", "tools"),
+    # From what is configured to a model: the same work as the kit's, in files of their own.
+    "server/providers/known.py": ("config", "models"),
+    "server/providers/access.py": ("config", "models"),
+    "server/providers/naming.py": ("models",),
+    "server/providers/local.py": ("models",),
+    "server/providers/choosing.py": ("config",),
+    "server/providers/targets.py": ("config", "models"),
+    "server/providers/models.py": ("agent.ports", "config", "models"),
+    # Changes of the configuration, made over the API or seen in its files.
+    "server/settings.py": ("config",),
+    "server/routes/config.py": ("config",),
+    # `config check` knows which providers there are, and which variables hold their keys.
+    "cli/config.py": ("models.catalogue",),
     # The command that is the server; imported when it runs, see LAZY.
     "cli/serve.py": ("server.options", "server.serve"),
 }
@@ -65,6 +78,7 @@ NURSERIES: dict[str, str] = {
     "host/host.py": "one owner task per open workspace",
     "host/shell_run.py": "the clock beside a person's command: its output so far",
     "host/workspace.py": "one drain task per busy session, and the workspace's own work",
+    "models/local/finding.py": "the local servers that are asked at once, and their models",
     "server/edge/hypercorn_fixes.py": "the connections of one listener",
     "server/routes/runs.py": "one waiting answer: the run's end and the server's",
     "server/routes/stream.py": "inbox and outbox of one websocket",
