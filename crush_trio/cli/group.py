@@ -23,7 +23,7 @@ COMMANDS = {
     "session": ("session", "List, show, summarise, delete sessions; run commands."),
     "approvals": ("approvals", "List and answer what waits for a person."),
     "models": ("models", "List the models that can be used."),
-    "config": ("config", "Show and check the configuration."),
+    "config": ("config", "Show, check and trust the configuration."),
     "logs": ("logs", "Show the log of the server."),
     "stop": ("stop", "Stop the server in order."),
     "schema": ("schema", "Print a JSON schema."),

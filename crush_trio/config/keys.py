@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from crush_trio.config.expand import expand
 from crush_trio.config.load import Config
 
-VARIABLES: Final = {
-    "anthropic": "ANTHROPIC_API_KEY",
-    "openai": "OPENAI_API_KEY",
-    "gemini": "GEMINI_API_KEY",
-    "openrouter": "OPENROUTER_API_KEY",
-    "groq": "GROQ_API_KEY",
-    "mistral": "MISTRAL_API_KEY",
-    "deepseek": "DEEPSEEK_API_KEY",
-    "xai": "XAI_API_KEY",
+Usual: TypeAlias = Mapping[str, Sequence[str]]
+"""The variables that usually hold the key of a provider, by the provider's id."""
+
+USUAL: Final[Usual] = {
+    "anthropic": ("ANTHROPIC_API_KEY",),
+    "openai": ("OPENAI_API_KEY",),
+    "gemini": ("GEMINI_API_KEY",),
+    "openrouter": ("OPENROUTER_API_KEY",),
+    "groq": ("GROQ_API_KEY",),
+    "mistral": ("MISTRAL_API_KEY",),
+    "deepseek": ("DEEPSEEK_API_KEY",),
+    "xai": ("XAI_API_KEY",),
 }
-"""The variable that usually holds the key of a provider, by the provider's id."""
+"""Those of the best known ones; a catalogue knows more."""
 
 _NEEDS_KEY: Final = frozenset({"anthropic", "openai", "google", "openrouter", "vercel"})
 
@@ -27,9 +30,13 @@ _NEEDS_KEY: Final = frozenset({"anthropic", "openai", "google", "openrouter", "v
 _VARIABLE: Final = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 
 
-def environment_keys(environ: Mapping[str, str]) -> dict[str, str]:
-    """Providers whose usual variable is set and not empty, with that variable's name."""
-    return {provider: name for provider, name in VARIABLES.items() if environ.get(name)}
+def environment_keys(environ: Mapping[str, str], usual: Usual = USUAL) -> dict[str, str]:
+    """Providers that a usual variable is set for and not empty, with that variable's name."""
+    found = {
+        provider: next((name for name in names if environ.get(name)), None)
+        for provider, names in usual.items()
+    }
+    return {provider: name for provider, name in found.items() if name}
 
 
 def providers_without_key(config: Config, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -45,7 +52,12 @@ def providers_without_key(config: Config, environ: Mapping[str, str]) -> tuple[s
     )
 
 
-def missing_key(name: str, provider: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+def missing_key(
+    name: str,
+    provider: Mapping[str, Any],
+    environ: Mapping[str, str],
+    usual: Usual = USUAL,
+) -> str:
     """What to do about the key that a configured provider lacks; ``""`` if it does not lack one.
 
     It does if its ``api_key`` expands to nothing, or if it has none, needs one by its type and
@@ -61,14 +73,14 @@ def missing_key(name: str, provider: Mapping[str, Any], environ: Mapping[str, st
     where = f"providers.{name}.api_key"
     if isinstance(template, str) and template:
         found = expand(template, environ, run_command=_not_run, where=where).strip()
-        variables = ", ".join(dict.fromkeys(_VARIABLE.findall(template)))
-        return "" if found else f"set the variable {variables or 'it names'}"
+        named = " or ".join(dict.fromkeys(_VARIABLE.findall(template)))
+        return "" if found else f"set the variable {named}" if named else f"set {where}"
     if provider.get("type", name) not in _NEEDS_KEY:
         return ""
-    usual = VARIABLES.get(name)
-    if usual is None:
-        return f"set {where}"
-    return "" if environ.get(usual) else f"set the variable {usual}, or {where}"
+    variables = usual.get(name, ())
+    if any(environ.get(variable) for variable in variables):
+        return ""
+    return f"set the variable {' or '.join(variables)}, or {where}" if variables else f"set {where}"
 
 
 def _not_run(command: str, environ: Mapping[str, str]) -> str:

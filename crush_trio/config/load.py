@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -246,16 +246,17 @@ class _Layers:
 
     def _name_inert(self, parts: list[tuple[str, Inert]], trusted: TrustList) -> None:
         for name in WORKSPACE_FILES:
-            inert = [part.name for file, part in parts if file == name]
+            inert = [part for file, part in parts if file == name]
             if inert:
-                self._inert.append(f"{name}: {_listed(inert)}")
+                names = [part.name for part in inert[: limits.CONFIG_NAMES]]
+                self._inert.append(f"{name}: {_listed(names, len(inert))}")
         if trusted.problem:
             self._warnings = [*self._warnings, trusted.problem]
 
     def _add(self, document: dict[str, Any], path: Path, *, trusted: bool) -> None:
         clean, unknown = validated(document, str(path))
         if unknown:
-            names = _listed(name.removeprefix("$.") for name in unknown)
+            names = _listed([name.removeprefix("$.") for name in unknown], len(unknown))
             warning = f"{path}: unknown keys, kept without effect: {names}."
             self._warnings = [*self._warnings, warning]
         self._data = merged(self._data, clean)
@@ -292,11 +293,10 @@ def merged(low: Any, high: Any) -> Any:
     return high
 
 
-def _listed(names: Iterable[str]) -> str:
-    """Names joined by commas, the first `limits.CONFIG_NAMES` of them."""
-    every = list(names)
-    shown = ", ".join(every[: limits.CONFIG_NAMES])
-    more = len(every) - limits.CONFIG_NAMES
+def _listed(names: Sequence[str], number: int) -> str:
+    """The first `limits.CONFIG_NAMES` of ``number`` names, joined by commas; the rest counted."""
+    shown = ", ".join(names[: limits.CONFIG_NAMES])
+    more = number - limits.CONFIG_NAMES
     return f"{shown} and {more} more" if more > 0 else shown
 
 

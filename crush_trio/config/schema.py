@@ -109,6 +109,7 @@ PROVIDER = Table(
         "name": Text("The name people read."),
         "base_url": Text("Where its API is; may hold $VARIABLES.", url=True, expands=True),
         "type": Text("Which API it speaks.", choices=PROVIDER_TYPES),
+        "api": Text("Which of OpenAI's interfaces it speaks.", choices=("chat", "responses")),
         "api_key": Text("The key, best as $VARIABLE.", secret=True, expands=True),
         "api_version": Text("Version of the API, where addresses name one (Azure).", expands=True),
         "oauth": TOKEN,

@@ -57,12 +57,10 @@ def digest(parts: Sequence[tuple[str, Inert]]) -> str:
     The order of an object's keys says nothing and changes nothing; the order of an array does,
     and so do a part's place and its file.
     """
-    written = sorted(_canonical([file, part.keys, part.note, part.value]) for file, part in parts)
-    return hashlib.sha256("\n".join(written).encode()).hexdigest()
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    inert = sorted(parts, key=lambda each: (each[0], each[1].keys, each[1].note))
+    written = [[file, part.keys, part.note, part.value] for file, part in inert]
+    text = json.dumps(written, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def split(

@@ -179,7 +179,7 @@ def test_a_key_that_a_command_gives_is_not_missing_and_the_command_is_not_run(
     ("name", "provider", "words"),
     [
         ("p", {"api_key": "$A_KEY"}, "set the variable A_KEY"),
-        ("p", {"api_key": " ${A_KEY}$B "}, "set the variable A_KEY, B"),
+        ("p", {"api_key": " ${A_KEY}$B "}, "set the variable A_KEY or B"),
         ("openai", {}, "set the variable OPENAI_API_KEY, or providers.openai.api_key"),
         ("mine", {"type": "openai"}, "set providers.mine.api_key"),
         ("mine", {"type": "openai-compat"}, ""),

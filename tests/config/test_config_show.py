@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from crush_trio import limits
+from crush_trio.config.check import check
 from crush_trio.config.load import load_config
-from crush_trio.config.show import check, limits_table, show_json, show_text
+from crush_trio.config.show import limits_table, show_json, show_text
 
 DATA = Path("/data")
 NUMBERS = {name: getattr(limits, name) for name in vars(limits) if name.isupper()}
@@ -62,7 +63,7 @@ def test_show_of_nothing_says_none() -> None:
 def test_check_names_every_file_it_looked_for_and_what_is_in_it(tmp_path: Path) -> None:
     user = tmp_path / "user.json"
     user.write_text(
-        '{"models": {"large": {"provider": "p", "model": "m"}}, "mcp": {}, "more": 1,'
+        '{"models": {"large": {"provider": "openai", "model": "m"}}, "mcp": {}, "more": 1,'
         ' "options": {"auto_lsp": true}}'
     )
     (tmp_path / ".crush.json").write_text('{"hooks": {}}')
@@ -77,7 +78,7 @@ def test_check_names_every_file_it_looked_for_and_what_is_in_it(tmp_path: Path) 
         "inert: .crush.json: hooks (the workspace is not trusted)",
         "note: without effect in this version: mcp, options.auto_lsp",
         "key: OPENAI_API_KEY for openai",
-        "model: p/m",
+        "model: openai/m",
     )
 
 
@@ -97,7 +98,7 @@ def test_check_fails_for_a_provider_without_its_key(tmp_path: Path) -> None:
     assert not found.ok
     assert found.lines == (
         f"read: {user}: providers",
-        "error: provider p has no key.",
+        "error: provider p has no key: set the variable UNSET.",
         "model: none configured",
     )
 
