@@ -52,6 +52,7 @@ class _Link:
     http: h11.Connection = attrs.field(init=False)
     expires: float = attrs.field(default=0.0, init=False)
     used: bool = attrs.field(default=False, init=False)
+    has_ended: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MODEL_HEAD_BYTES)
@@ -101,7 +102,9 @@ class _Link:
 
     async def more(self) -> None:
         """Wait for more of the answer."""
-        self.http.receive_data(await self._receive())
+        data = await self._receive()
+        self.has_ended = not data
+        self.http.receive_data(data)
 
     def body(self) -> tuple[bytes, bool]:
         """What of the answer's body is at hand, and whether that was its end."""
@@ -125,8 +128,7 @@ class _Link:
         try:
             return self.http.next_event()
         except h11.RemoteProtocolError as exc:
-            # h11 says this, and only this, when the connection ends inside a body.
-            if "peer closed connection" in str(exc):
+            if self.has_ended:
                 raise broken_off(self.origin) from None
             raise Failure(
                 Kind.MALFORMED, f"{self.origin.name} sends what is not HTTP: {exc}."
