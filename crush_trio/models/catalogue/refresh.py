@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -56,17 +56,28 @@ class Refreshed:
     counts: Mapping[str, int] = attrs.field(factory=dict)
 
 
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
+
+
 class Refresher:
     """Refreshes the one copy of a server's data directory, one at a time.
 
     Args:
         copy: Where the copy is kept; `load` is to be given the same path.
         connections: Knows proxies and certificates.
+        today: The day it is, in UTC.
     """
 
-    def __init__(self, copy: Path, connections: Connections) -> None:
+    def __init__(
+        self,
+        copy: Path,
+        connections: Connections,
+        today: Callable[[], datetime.date] = _today,
+    ) -> None:
         self._copy = copy
         self._connections = connections
+        self._today = today
         self._one = trio.Lock()
 
     async def refresh(self, url: str = CATALOGUE_URL) -> Refreshed:
@@ -82,7 +93,7 @@ class Refresher:
         check_url(url)
         async with self._one:
             raw = await self._fetch(url)
-            return await trio.to_thread.run_sync(replace, self._copy, raw, url)
+            return await trio.to_thread.run_sync(replace, self._copy, raw, url, self._today())
 
     async def _fetch(self, url: str) -> bytes:
         try:
@@ -116,7 +127,7 @@ def check_url(url: str) -> None:
         )
 
 
-def replace(copy: Path, raw: bytes, url: str, today: datetime.date | None = None) -> Refreshed:
+def replace(copy: Path, raw: bytes, url: str, today: datetime.date) -> Refreshed:
     """Let the catalogue in ``raw`` count if it is newer than what does; blocking.
 
     A power cut at any point leaves the old copy or the new one, whole.
@@ -125,12 +136,11 @@ def replace(copy: Path, raw: bytes, url: str, today: datetime.date | None = None
         copy: Where the copy is kept.
         raw: What came.
         url: Where it came from, for messages.
-        today: For tests.
+        today: No list may be dated later than the day after.
 
     Raises:
         Refused: ``catalogue_invalid`` or ``catalogue_unwritable``.
     """
-    today = today or datetime.datetime.now(datetime.UTC).date()
     before = load(copy)
     text, newer = _checked(raw, url, today)
     if newer.date < before.date or newer.date <= shipped().date:
