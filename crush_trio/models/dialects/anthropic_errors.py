@@ -146,9 +146,7 @@ def _moment(text: str) -> float | None:
         moment = datetime.datetime.fromisoformat(text.strip())
     except ValueError:
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return moment.timestamp()
+    return None if moment.tzinfo is None else moment.timestamp()
 
 
 def _failure(kind: Kind, status: int, words: Said, wait_s: float | None, target: Target) -> Failure:

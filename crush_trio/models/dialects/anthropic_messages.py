@@ -63,11 +63,8 @@ def _alternating(made: list[_Json]) -> list[_Json]:
     """Without thoughts at the end of a turn, and so that each turn is another's than the last."""
     kept: list[_Json] = []
     for turn in made:
-        if turn["role"] == "assistant":
-            while turn["content"] and is_thought(turn["content"][-1]):
-                turn["content"].pop()
-        else:
-            turn["content"].sort(key=lambda block: block["type"] != "tool_result")
+        while turn["role"] == "assistant" and turn["content"] and is_thought(turn["content"][-1]):
+            turn["content"].pop()
         if not turn["content"]:
             continue
         if kept and kept[-1]["role"] == turn["role"]:

@@ -29,6 +29,7 @@ TABLE = [
     (401, error("authentication_error", "invalid x-api-key"), Kind.AUTH),
     (401, error("authentication_error", "OAuth token has expired."), Kind.AUTH),
     (401, b"", Kind.AUTH),
+    (401, error("rate_limit_error", "Usage limit reached for an unknown key"), Kind.AUTH),
     (401, b"<html>login</html>", Kind.AUTH),
     (403, error("permission_error", "Your API key does not have permission"), Kind.AUTH),
     (403, error("permission_error", "Your key may not use the model x"), Kind.NO_MODEL),
@@ -49,6 +50,7 @@ TABLE = [
     (404, error("not_found_error", "Not found"), Kind.URL),
     (404, b"404 page not found", Kind.URL),
     (404, b"<html>Not Found</html>", Kind.URL),
+    (404, b"<html><title>Overloaded with sheds? We buy them</title></html>", Kind.URL),
     (405, b"", Kind.URL),
     (302, b"", Kind.URL),
     (413, error("request_too_large", "Request exceeds the maximum size"), Kind.TOO_LONG),
@@ -142,10 +144,11 @@ def test_the_reset_of_what_is_used_up_counts_where_no_wait_is_named() -> None:
         "anthropic_ratelimit_requests_remaining": "12",
     }
     assert of(429, b"", **headers).retry_after_s == 41
-    headers[f"{stem}_reset"] = "2026-11-23T03:00:00"
+    headers[f"{stem}_reset"] = "2026-11-23T03:00:00Z"
     assert of(429, b"", **headers).retry_after_s == 0
-    headers[f"{stem}_reset"] = "soon"
-    assert of(429, b"", **headers).retry_after_s is None
+    for unclear in ("soon", "2026-11-23T04:00:41"):
+        headers[f"{stem}_reset"] = unclear
+        assert of(429, b"", **headers).retry_after_s is None
     unified = {
         "date": headers["date"],
         "anthropic_ratelimit_unified_reset": "1795406460",

@@ -266,6 +266,12 @@ def test_names_and_ids_of_other_providers_are_spelled_as_the_api_takes_them() ->
     assert [block["tool_use_id"] for block in sent[2]["content"]] == [name for name, _ in calls]
 
 
+@pytest.mark.parametrize("given", ["", "[1]", "{", '{"a":' + "[" * 300 + "]" * 300 + "}"])
+def test_arguments_that_cannot_be_sent_are_sent_as_none(given: str) -> None:
+    sent = turns(user("x"), said(call("t1", given=given)), result("t1"))
+    assert sent[1]["content"][0]["input"] == {}
+
+
 def test_a_conversation_that_begins_or_ends_with_the_model_is_completed() -> None:
     assert [turn["role"] for turn in turns(said(TextPart("Hi ")))] == ["user", "assistant", "user"]
     assert turns(message("user", TextPart(" "))) == [

@@ -167,6 +167,37 @@ def test_the_same_index_for_every_block_begins_a_new_block_each_time() -> None:
     assert heard.calls == [("toolu_1", "view", "{}"), ("toolu_2", "view", '{"file_path":"b"}')]
 
 
+def test_calls_may_be_written_side_by_side() -> None:
+    again = {**CALL, "id": "toolu_2"}
+
+    def piece(index: int, given: str) -> tuple[str, str]:
+        return delta(index, type="input_json_delta", partial_json=given)
+
+    pieces = [piece(0, '{"a"'), piece(1, '{"b"'), piece(0, ":1}"), piece(1, ":2}")]
+    heard = hear([start(CALL, 0), *pieces[:1], start(again, 1), *pieces[1:], stopped("tool_use")])
+    assert heard.calls == [("toolu_1", "view", '{"a":1}'), ("toolu_2", "view", '{"b":2}')]
+
+
+def test_text_after_the_end_of_its_block_is_still_text() -> None:
+    blocks = [start({"type": "text", "text": "a"}, 0), start({"type": "text", "text": "b"}, 1)]
+    assert hear([*blocks, text("c", 0), stopped("end_turn")]).text == "abc"
+
+
+def test_arguments_too_deep_to_be_written_are_malformed() -> None:
+    deep = {"type": "tool_use", "id": "t", "name": "view", "input": "DEEP"}
+    kind, data = start(deep)
+    nested = '{"a":' + "[" * 400 + "]" * 400 + "}"
+    assert failed([(kind, data.replace('"DEEP"', nested))]).kind is Kind.MALFORMED
+
+
+def test_the_sum_of_what_was_cached_counts_more_than_its_parts() -> None:
+    parts = {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2}
+    both = stopped("end_turn", cache_creation_input_tokens=7, cache_creation=parts)
+    end = hear([text("Hi"), both]).end
+    assert end is not None
+    assert end.usage == Usage(cache_write_tokens=7)
+
+
 def test_two_calls_with_one_id_are_two_calls() -> None:
     heard = hear([start(CALL, 0), start(CALL, 1), stopped("tool_use"), STOP])
     assert len({call for call, _, _ in heard.calls}) == 2

@@ -190,6 +190,8 @@ def test_thoughts_of_another_model_or_without_a_signature_never_go_back() -> Non
 def test_a_thought_is_never_the_end_of_a_turn() -> None:
     sent = turns(user("x"), said(THOUGHT, TextPart("Yes."), THOUGHT), user("y"), at=THINKS)
     assert [block["type"] for block in sent[1]["content"]] == ["thinking", "text"]
+    alone = turns(user("x"), said(THOUGHT), user("y"), at=THINKS)
+    assert [block["text"] for block in alone[0]["content"]] == ["x", "y"]
 
 
 def test_half_a_turn_without_a_thought_at_its_beginning_is_finished_without_thinking() -> None:
@@ -205,6 +207,8 @@ def test_half_a_turn_without_a_thought_at_its_beginning_is_finished_without_thin
 def test_a_claude_that_is_not_asked_to_think_gets_no_thoughts_back_but_others_do() -> None:
     plain = attrs.evolve(THINKS, choice=Choice())
     assert SENT not in turns(*history(THOUGHT), at=plain)[1]["content"]
+    off = target("anthropic", model="claude-opus-4-7")
+    assert SENT not in turns(*history(THOUGHT, at=off), at=off)[1]["content"]
     other = target("anthropic", model="minimax-m2")
     assert SENT in turns(*history(THOUGHT, at=other), at=other)[1]["content"]
     by_default = target("anthropic", model="claude-sonnet-5")
