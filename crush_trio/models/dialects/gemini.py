@@ -71,12 +71,15 @@ class Gemini:
             value = None
         listed = value.get("models") if type(value) is dict else None
         if type(listed) is not list:
-            raise Failure(Kind.MALFORMED, "The answer is no list of Gemini models.")
+            raise Failure(Kind.URL, _NO_LIST)
         return tuple(
             item["name"].removeprefix("models/")
             for item in listed
             if type(item) is dict and type(item.get("name")) is str and _generates(item)
         )
+
+
+_NO_LIST = "The address does not answer with a list of Gemini models: check base_url."
 
 
 def _generates(item: _Json) -> bool:
@@ -95,10 +98,10 @@ def _path(model: str) -> str:
 
 
 def _headers(access: Access) -> dict[str, str]:
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", "accept": "text/event-stream"}
     if access.api_key:
         headers["x-goog-api-key"] = access.api_key
-    return {**headers, **access.headers}
+    return headers | {name.lower(): value for name, value in access.headers.items()}
 
 
 def _generation_config(request: ModelRequest, target: Target) -> _Json:
@@ -127,7 +130,7 @@ def _thinking(target: Target) -> _Json:
         if effort == "none":  # it cannot do without: the least it takes
             effort = next((level for level in levels if level != "none"), "low")
         if effort:
-            config["thinkingLevel"] = effort
+            config["thinkingLevel"] = effort.upper()
     elif effort == "none":
         least = limits.GEMINI_BUDGET_PRO if "pro" in info.model else 0
         config = {"includeThoughts": False, "thinkingBudget": least}

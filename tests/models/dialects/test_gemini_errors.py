@@ -54,6 +54,8 @@ NO_TOOLS = "Function calling is not enabled for models/gemma-3-27b-it"
         (400, {}, error(400, "INVALID_ARGUMENT", BAD_KEY, info("API_KEY_INVALID")), "AUTH", None),
         (400, {}, error(400, "INVALID_ARGUMENT", BAD_KEY), "AUTH", None),
         (400, {}, error(400, "INVALID_ARGUMENT", "API key expired. Renew it."), "AUTH", None),
+        (400, {}, error(400, "INVALID_ARGUMENT", "No", info("API_KEY_INVALID")), "AUTH", None),
+        (403, {}, error(403, "RESOURCE_EXHAUSTED", "Slow down", PER_MINUTE), "RATE_LIMIT", None),
         (401, {}, error(401, "UNAUTHENTICATED", "Missing credentials"), "AUTH", None),
         (
             403,
@@ -201,4 +203,4 @@ def test_the_models_of_google_are_listed_without_those_that_do_not_generate() ->
 def test_what_is_no_list_of_models_is_a_failure(body: bytes) -> None:
     with pytest.raises(Failure) as caught:
         DIALECT.models(body)
-    assert caught.value.kind is Kind.MALFORMED
+    assert caught.value.kind is Kind.URL

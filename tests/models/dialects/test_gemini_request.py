@@ -238,12 +238,12 @@ def test_system_tools_limits_and_options_are_sent() -> None:
         (
             "gemini-3-pro-preview",
             Choice(reasoning_effort="low"),
-            {"includeThoughts": True, "thinkingLevel": "low"},
+            {"includeThoughts": True, "thinkingLevel": "LOW"},
         ),
         (
             "gemini-3-flash",
             Choice(think=False),
-            {"includeThoughts": True, "thinkingLevel": "minimal"},
+            {"includeThoughts": True, "thinkingLevel": "MINIMAL"},
         ),
         (
             "gemini-2.5-pro",
@@ -280,10 +280,11 @@ def test_effort_is_a_level_or_a_budget_of_thinking(
     ],
 )
 def test_the_address_names_the_model(base: str, model: str, url: str) -> None:
-    call = DIALECT.call(kit.request(), at(model), Access(base, "k", {"x-extra": "1"}))
+    call = DIALECT.call(kit.request(), at(model), Access(base, "k", {"X-Extra": "1"}))
     assert call.url == url + ":streamGenerateContent?alt=sse"
     assert call.headers == {
         "content-type": "application/json",
+        "accept": "text/event-stream",
         "x-goog-api-key": "k",
         "x-extra": "1",
     }
