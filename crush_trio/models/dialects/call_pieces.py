@@ -70,9 +70,9 @@ class CallPieces:
         return bool(self._calls)
 
     @property
-    def all_complete(self) -> bool:
-        """The arguments of each are a JSON object, or there are none."""
-        return all(not call.length or call.is_complete() for call in self._calls)
+    def are_whole(self) -> bool:
+        """Each call has arguments, and they are complete: nothing says that more had to come."""
+        return all(call.is_complete() and not call.is_empty_object() for call in self._calls)
 
     def add(self, item: Any, number: Any = None) -> None:
         """Take an entry of ``tool_calls``, or with a ``number`` of its own a ``function_call``.

@@ -44,6 +44,7 @@ _PATH = "/chat/completions"
 _PROJECT = "crush-trio"
 _PROJECT_URL = "https://pypi.org/project/crush-trio/"  # OpenRouter tells applications apart by it
 _AZURE_VERSION = "2024-10-21"  # the newest dated one that is not a preview
+_AZURE_HOST = re.compile(r"https?://[^/?]*\.azure\.com(?::\d+)?(?=[/?]|$)", re.IGNORECASE)
 _REASONERS = re.compile(r"(?:^|/)(?:o[1-9]|gpt-(?:[5-9]|\d\d)|codex)", re.IGNORECASE)
 _PLAIN: Final = ("temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty")
 
@@ -88,9 +89,12 @@ class OpenAIChat:
 
         It knows no quirks, so it shows the key in Azure's way, too, where the address is Azure's.
         """
-        azure = re.search(r"\.azure\.com(?:[:/?]|$)", access.base_url) is not None
+        base_url, azure = access.base_url, _AZURE_HOST.match(access.base_url)
+        if azure and "/openai/v1" not in base_url:
+            base_url = f"{azure[0]}/openai/v1"  # the surface that lists models without a version
         headers = _headers(access, frozenset({"azure"} if azure else ()))
-        return HttpCall(_joined(access.base_url, "/models"), headers, {})
+        headers["accept"] = "application/json"
+        return HttpCall(_joined(base_url, "/models"), headers, {})
 
     def models(self, body: bytes) -> tuple[str, ...]:
         """Model ids, in the server's order, each once.

@@ -88,19 +88,17 @@ class ChatReader:
         self._say(self._text.end())
         found = self._markup.end()
         broke_off = not self._finish and not self.is_done
+        if broke_off and not (self._calls.any and self._calls.are_whole):
+            raise self._truncated()
         if self._calls.any:
             self._show(self._markup.held())
-            if broke_off and not self._calls.all_complete:
-                raise self._truncated()
         elif found.calls:
             self._take(found)
-        elif found.broken and broke_off:
-            raise self._truncated()
         elif found.broken and chunks.REASONS.get(self._finish) != "max_tokens":
             raise self._unread()
         else:
             self._show(found.text)
-        reason = self._reason(broke_off)
+        reason = self._reason()
         self._end_thought(final=True)
         try:
             self._calls.end()
@@ -209,12 +207,10 @@ class ChatReader:
 
     # --- how it ended ---------------------------------------------------------------------
 
-    def _reason(self, broke_off: bool) -> str:
+    def _reason(self) -> str:
         reason = chunks.REASONS.get(self._finish, "unknown")
         if self._calls.any:
             return reason if reason in ("max_tokens", "content_filter") else "tool_use"
-        if broke_off:
-            raise self._truncated()
         if reason == "content_filter" and not self._said_any:
             raise stream_failure({"code": "content_filter"}, self.target)
         if reason == "tool_use":
