@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import attrs
 import orjson
 
 from crush_trio import limits
@@ -47,7 +49,7 @@ class Gemini:
         if config:
             body["generationConfig"] = config
         url = f"{_base(access)}/{_path(target.info.model)}:streamGenerateContent?alt=sse"
-        return HttpCall(url, _headers(access), with_extras(body, target))
+        return HttpCall(url, _headers(access), with_extras(body, _with_options(target)))
 
     def reader(self, request: ModelRequest, target: Target, emit: Emit) -> AnswerReader:
         """See `Dialect.reader`."""
@@ -118,6 +120,21 @@ def _generation_config(request: ModelRequest, target: Target) -> _Json:
     return {key: value for key, value in config.items() if value is not None}
 
 
+def _with_options(target: Target) -> Target:
+    """The target with its ``thinking_config`` where Gemini looks for it, and as it writes it.
+
+    A crush.json has it among the options, in snake case.
+    """
+    options = dict(target.choice.options)
+    given = options.pop("thinking_config", None)
+    if not isinstance(given, Mapping):
+        return target
+    config = {re.sub(r"_(\w)", lambda m: m[1].upper(), key): given[key] for key in given}
+    rest = options.get("generationConfig", {})
+    options["generationConfig"] = {"thinkingConfig": config, **rest}
+    return attrs.evolve(target, choice=attrs.evolve(target.choice, options=options))
+
+
 def _thinking(target: Target) -> _Json:
     """How much it thinks: Gemini 3 takes a level, 2.5 a budget; without one it decides itself."""
     info = target.info
@@ -125,6 +142,8 @@ def _thinking(target: Target) -> _Json:
     if target.choice.think is False:
         effort = "none"
     config: _Json = {"includeThoughts": True}
+    if "thinking_config" in target.choice.options:
+        return config  # says how much by itself; both are refused
     if generation(info.model) >= 3:
         levels = info.reasoning_levels or tuple(limits.GEMINI_BUDGETS)
         if effort == "none":  # it cannot do without: the least it takes

@@ -67,7 +67,7 @@ _STATUSES = {
     529: Kind.OVERLOAD,
 }
 _FACTS = {
-    Kind.AUTH: "{name} did not accept the API key for {model}{said}; check the key of {id}",
+    Kind.AUTH: "{name} did not accept the API key for {model}{said}; check {key}",
     Kind.QUOTA: "The quota for {model} at {name} is used up{said}; wait for the next day, "
     "enable billing or choose another model",
     Kind.RATE_LIMIT: "{name} allows no more requests to {model} at the moment{said}; "
@@ -134,7 +134,10 @@ def sentence(kind: Kind, quoted: str, target: Target) -> str:
     said_part = f" ({quoted.rstrip('. ')})" if quoted else ""
     fact = _FACTS.get(kind, _FACTS[Kind.REFUSED])
     model, name = target.info.model, provider.name or provider.id
-    return fact.format(name=name, id=provider.id, model=model, said=said_part) + "."
+    key = f"api_key of provider {provider.id} in the configuration"
+    if provider.id in ("google", "gemini"):
+        key = f"GEMINI_API_KEY, or {key}"
+    return fact.format(name=name, id=provider.id, key=key, model=model, said=said_part) + "."
 
 
 def _kind(status: int, words: Said, details: _Details) -> Kind:

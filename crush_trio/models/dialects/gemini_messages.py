@@ -28,6 +28,7 @@ FOREIGN_SIGNATURE = "skip_thought_signature_validator"
 _IMAGES = frozenset(("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"))
 _SHOWN = _IMAGES | {"application/pdf"}
 _IN_RESULTS = frozenset(("image/png", "image/jpeg", "image/webp", "application/pdf"))
+_DEEP = 200
 _Json = dict[str, Any]
 
 
@@ -141,8 +142,11 @@ def _result(part: ToolResultPart, target: Target, images: list[_Json]) -> _Json:
 
 
 def _object(text: str) -> _Json:
+    """A call's arguments; empty if they are none, or too deep to be written again."""
     try:
         value = orjson.loads(text or "{}")
-    except orjson.JSONDecodeError:
+        if text.count("[") + text.count("{") > _DEEP:
+            orjson.dumps(value)  # it reads deeper ones than it writes
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return {}
     return value if type(value) is dict else {}

@@ -166,7 +166,10 @@ class GeminiReader:
             name_of_call = call_id(self.request, position)
         self._calls.append(name_of_call)
         arguments = call.get("args")
-        text = "{}" if arguments is None else orjson.dumps(arguments).decode()
+        try:
+            text = "{}" if arguments is None else orjson.dumps(arguments).decode()
+        except orjson.JSONEncodeError:
+            raise self._failure(Kind.MALFORMED, "arguments nested too deeply") from None
         self.emit(ToolCallStart(name_of_call, name))
         self.emit(ToolInputDelta(name_of_call, text))
         self.emit(ToolCallEnd(name_of_call, text, signature))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
 from crush_trio import limits
 from crush_trio.agent.ports import Emit, ModelRequest
 from crush_trio.models.dialects import dialect, openai_errors
@@ -59,7 +61,9 @@ class OpenAIResponses:
             body["reasoning"] = _reasoning(target)
             body["include"] = ["reasoning.encrypted_content"]
         body = {key: value for key, value in body.items() if value is not None}
-        return HttpCall(_url(access, target), _headers(access, target), with_extras(body, target))
+        return HttpCall(
+            _url(access, target), _headers(access, target), with_extras(body, _with_options(target))
+        )
 
     def reader(self, request: ModelRequest, target: Target, emit: Emit) -> AnswerReader:
         """See `Dialect.reader`."""
@@ -96,6 +100,24 @@ def _headers(access: Access, target: Target) -> dict[str, str]:
         else:
             made["authorization"] = f"Bearer {access.api_key}"
     return made | {name.lower(): value for name, value in access.headers.items()}
+
+
+_NESTED = {
+    "reasoning_effort": ("reasoning", "effort"),
+    "reasoning_summary": ("reasoning", "summary"),
+    "text_verbosity": ("text", "verbosity"),
+}
+"""Options that a crush.json has at the top, and where the API wants them."""
+
+
+def _with_options(target: Target) -> Target:
+    options = dict(target.choice.options)
+    for name, (outer, inner) in _NESTED.items():
+        if name in options:
+            held = options.get(outer)
+            held = held if isinstance(held, Mapping) else {}
+            options[outer] = {inner: options.pop(name), **held}
+    return attrs.evolve(target, choice=attrs.evolve(target.choice, options=options))
 
 
 def _reasoning(target: Target) -> _Json:

@@ -175,6 +175,14 @@ def test_what_google_remarks_about_a_broken_call_is_quoted() -> None:
     assert "default_api.view" in failure.message
 
 
+def test_arguments_too_deep_to_be_written_are_a_failure() -> None:
+    whole = piece({"functionCall": {"name": "view", "args": "DEEP"}}, finish="STOP")
+    data = orjson.dumps(whole).decode().replace('"DEEP"', "[" * 300 + "]" * 300)
+    with pytest.raises(Failure) as caught:
+        kit.play(DIALECT, [("message", data)], at=AT)
+    assert caught.value.kind is Kind.MALFORMED
+
+
 def test_data_that_is_no_json_is_a_failure() -> None:
     with pytest.raises(Failure) as caught:
         kit.play(DIALECT, [("message", "<html>")], at=AT)

@@ -167,6 +167,15 @@ def test_an_error_that_a_gateway_quotes_is_read() -> None:
     assert DIALECT.failure(429, {}, body, AT).kind is Kind.QUOTA
 
 
+def test_who_has_no_good_key_is_told_where_it_is_looked_for() -> None:
+    failure = DIALECT.failure(400, {}, error(400, "INVALID_ARGUMENT", BAD_KEY), AT)
+    assert "GEMINI_API_KEY" in failure.message
+    other = kit.target("gemini", provider="gateway", model="gemini-3-pro")
+    message = DIALECT.failure(401, {}, b"", other).message
+    assert "api_key of provider gateway" in message
+    assert "GEMINI_API_KEY" not in message
+
+
 def test_a_key_in_the_words_of_the_provider_is_not_shown() -> None:
     key = "AIzaSyD-1234567890abcdefghijklmnopqrstuv"
     failure = DIALECT.failure(400, {}, error(400, "INVALID_ARGUMENT", f"Bad {key}"), AT)

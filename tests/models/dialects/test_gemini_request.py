@@ -270,6 +270,23 @@ def test_effort_is_a_level_or_a_budget_of_thinking(
     assert "generationConfig" not in body(target=at(model, choice=choice))
 
 
+def test_the_thinking_options_of_a_crush_json_are_sent_where_they_belong() -> None:
+    given_ = {"thinking_config": {"thinking_budget": 99}, "generationConfig": {"seed": 1}}
+    target = at(choice=Choice(reasoning_effort="low", options=given_), can_reason=True)
+    sent = body(target=target)
+    assert sent["generationConfig"] == {
+        "thinkingConfig": {"includeThoughts": True, "thinkingBudget": 99},
+        "seed": 1,
+    }
+    assert "thinking_config" not in sent
+
+
+def test_arguments_too_deep_to_be_written_again_are_left_out() -> None:
+    deep = '{"a":' + "[" * 300 + "]" * 300 + "}"
+    spoken = turns(kit.user("go"), answer(ToolCallPart("c1", "view", deep, True)), result("c1", ""))
+    assert spoken[1]["parts"][0]["functionCall"]["args"] == {}
+
+
 @pytest.mark.parametrize(
     ("base", "model", "url"),
     [

@@ -229,6 +229,14 @@ def test_a_model_that_reasons_is_asked_for_what_must_go_back(
     assert not {"reasoning", "include"} & body(target=at(**more)).keys()
 
 
+def test_the_options_of_a_crush_json_are_sent_where_they_belong() -> None:
+    options = {"reasoning_effort": "high", "reasoning_summary": "detailed", "text_verbosity": "low"}
+    sent = body(target=at(can_reason=True, choice=Choice(options=options)))
+    assert sent["reasoning"] == {"effort": "high", "summary": "detailed"}
+    assert sent["text"] == {"verbosity": "low"}
+    assert not options.keys() & sent.keys()
+
+
 @pytest.mark.parametrize(
     ("base", "quirks", "url"),
     [
