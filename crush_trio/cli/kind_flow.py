@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import trio
 
 from crush_trio.cli import exit_codes
+from crush_trio.cli.brought import bring_here
 from crush_trio.cli.group import code_of
 from crush_trio.cli.interrupts import Interrupts
 from crush_trio.cli.link import Link, linked
@@ -116,10 +117,15 @@ class _Running:
     async def _to_the_end(self) -> int:
         with self._scope:
             async with linked(self.options.flags) as self._link:
-                workspace = await workspace_id(self._link, self.options.cwd)
+                brought = await trio.to_thread.run_sync(
+                    bring_here, self._link.target, self.options.cwd
+                )
+                workspace = await workspace_id(self._link, self.options.cwd, brought)
                 found = await find_session(self._link, workspace, self.options.session)
                 self._session = required(found, "id", "the session")
                 body = {**self.options.body, "run_id": self.run_id, "wait": False}
+                if brought.client_id is not None:
+                    body["client_id"] = brought.client_id
                 await self._link.api.start(workspace, self._session, self.options.kind, body)
                 record = await finished(self._link, self.run_id, RECONNECT_TIMEOUT_S)
                 return await self._tell(self._link, workspace, record)

@@ -118,12 +118,14 @@ def reconnect_option(callback: Callback) -> Callback:
 def absolute_model(name: str | None) -> str | None:
     """The model's name with a script's path made absolute: the server stands elsewhere.
 
+    What else a name means, the server knows.
+
     Raises:
-        click.BadParameter: It is not ``PROVIDER/MODEL``.
+        click.BadParameter: It is empty, or a script without its file.
     """
     if name is None:
         return None
-    provider, slash, rest = name.partition("/")
-    if not slash or not provider or not rest:
+    provider, _, rest = name.partition("/")
+    if not name.strip() or (provider == "script" and not rest):
         raise click.BadParameter(f"{name!r}: write PROVIDER/MODEL", param_hint="-m")
     return f"script/{os.path.abspath(rest)}" if provider == "script" else name

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import trio
 
 from crush_trio.cli import exit_codes
+from crush_trio.cli.brought import Brought, bring_here
 from crush_trio.cli.group import code_of
 from crush_trio.cli.interrupts import Interrupts
 from crush_trio.cli.link import Link, linked
@@ -25,12 +26,13 @@ from crush_trio.cli.progress import Progress
 from crush_trio.cli.render import failure_sentence
 from crush_trio.cli.result import ERROR_WORDS, error_object, result_line, start_line
 from crush_trio.cli.run import RunOptions
+from crush_trio.cli.run_checks import check_model, earlier
 from crush_trio.cli.run_watch import RunWatch
 from crush_trio.cli.session_flow import find_session
 from crush_trio.client.autostart import wait_gone
-from crush_trio.client.errors import Misconfigured, ServerRefused, Unreachable
+from crush_trio.client.errors import ServerRefused, Unreachable
 from crush_trio.client.follow import Follow, Subscription, backoff, follow
-from crush_trio.client.shapes import JsonObject, child, number, required, text
+from crush_trio.client.shapes import JsonObject, number, required, text
 from crush_trio.limits import CANCEL_FOLLOW_S, CLIENT_CANCEL_REQUEST_S
 from crush_trio.protocol.errors import CrushError
 
@@ -72,6 +74,8 @@ class _Running:
         self._cancel_told = False
         self._notices: list[str] = []
         self._made_session: str | None = None
+        self._brought = Brought()
+        self._sent = False
 
     async def go(self) -> int:
         try:
@@ -105,23 +109,31 @@ class _Running:
     # --- before -------------------------------------------------------------------------
 
     async def _prepare(self, link: Link) -> None:
-        workspace = await self._patiently(lambda: link.api.open_workspace(self.options.cwd))
+        self._brought = await trio.to_thread.run_sync(
+            bring_here, link.target, self.options.cwd, self.options.body.get("client_id")
+        )
+        workspace = await self._patiently(lambda: self._open(link))
         self._workspace = required(workspace, "id", "the workspace")
         if self.person is not None:
             self.person.connect(link.api, self._workspace)
         if self.options.require_model:
-            _check_model(workspace, self.options.body.get("model"))
+            wanted = self.options.body.get("model")
+            await check_model(link, self._workspace, wanted, self._brought.client_id)
         self._session = await self._choose_session(link, self._workspace)
-        self._notices = [note for note in workspace.get("notices", []) if type(note) is str]
+        self._notices = _sentences(workspace)
+
+    async def _open(self, link: Link) -> JsonObject:
+        brought = self._brought
+        return await link.api.open_workspace(self.options.cwd, brought.client_id, brought.env)
 
     async def _choose_session(self, link: Link, workspace: str) -> str:
         wanted = self.options.session
         if wanted is not None:
             return required(await find_session(link, workspace, wanted), "id", "the session")
         if self.options.named:
-            earlier = await _earlier(link, self.options.run_id)
-            if earlier is not None:  # the same command again: the same prompt in the same session
-                return required(earlier, "session_id", "the run")
+            before = await earlier(link, self.options.run_id)
+            if before is not None:  # the same command again: the same prompt in the same session
+                return required(before, "session_id", "the run")
         made = await link.api.create_session(workspace, SESSION_TITLE)
         self._made_session = required(made, "id", "the session")
         return self._made_session
@@ -146,22 +158,37 @@ class _Running:
             "session_id": self._session,
             "prompt": self.options.prompt,
         }
+        if self._brought.client_id is not None:
+            body["client_id"] = self._brought.client_id
         self._submitting = True
         workspace = self._workspace or ""
         refused: ServerRefused | None = None
         try:
-            self._receipt = await self._patiently(lambda: link.api.submit(workspace, body))
+            self._receipt = await self._patiently(lambda: self._send(link, workspace, body))
         except ServerRefused as exc:
             refused = exc
         if refused is not None:
             await self._undo_session(link, workspace)
             raise refused
         if not self.options.quiet:
-            for notice in self._notices:
+            for notice in (*self._notices, *_sentences(self._receipt)):
                 warn(notice)
+        await self._let_go(link, workspace)
         if self.interrupts.signum is not None:
             await self._ask_to_cancel()  # the first request may have come before the run
         await self._start_line()
+
+    async def _send(self, link: Link, workspace: str, body: JsonObject) -> JsonObject:
+        if self._sent and self._brought.env:
+            await self._open(link)  # another server by now, perhaps, which has not got it
+        self._sent = True
+        return await link.api.submit(workspace, body)
+
+    async def _let_go(self, link: Link, workspace: str) -> None:
+        """The run has what we brought; only a stream of ours may have to hold the workspace."""
+        if self._brought.client_id is not None and "client_id" not in self.options.body:
+            with suppress(CrushError):  # then the hold ends by itself
+                await link.api.release(workspace, self._brought.client_id)
 
     async def _undo_session(self, link: Link, workspace: str) -> None:
         """A refusal changes nothing (G14): the session made for the prompt goes again."""
@@ -364,22 +391,5 @@ class _Running:
         write_last_line(self._last_line(None, code, "interrupted"))
 
 
-async def _earlier(link: Link, run_id: str) -> JsonObject | None:
-    """The run of that name, if there is one already."""
-    try:
-        return await link.api.run(run_id)
-    except ServerRefused as exc:
-        if exc.status != 404:
-            raise
-    return None
-
-
-def _check_model(workspace: JsonObject, wanted: str | None) -> None:
-    """Refuse to go on when only the built-in planner would answer."""
-    large = child(child(child(workspace, "config"), "models"), "large")
-    provider = wanted.partition("/")[0] if wanted else text(large, "provider")
-    if provider in ("", "offline"):
-        raise Misconfigured(
-            "no language model is configured: name one with -m, or set a provider's key "
-            "(for example OPENAI_API_KEY); see crush-trio models"
-        )
+def _sentences(answer: JsonObject) -> list[str]:
+    return [note for note in answer.get("notices", []) if type(note) is str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from crush_trio.cli.brought import Brought
 from crush_trio.cli.link import Link, linked
 from crush_trio.cli.options import ServerFlags
 from crush_trio.cli.output import say, write_lines
@@ -67,9 +68,10 @@ async def delete_session(flags: ServerFlags, cwd: str, wanted: str, as_json: boo
     return 0
 
 
-async def workspace_id(link: Link, cwd: str) -> str:
-    """The id of the workspace of a directory; it is opened if need be."""
-    return required(await link.api.open_workspace(cwd), "id", "the workspace")
+async def workspace_id(link: Link, cwd: str, brought: Brought = Brought()) -> str:  # noqa: B008  # frozen
+    """The id of the workspace of a directory; it is opened if need be, with what is brought."""
+    opened = await link.api.open_workspace(cwd, brought.client_id, brought.env)
+    return required(opened, "id", "the workspace")
 
 
 async def find_session(link: Link, workspace: str, wanted: str) -> JsonObject:

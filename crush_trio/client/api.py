@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -67,13 +67,28 @@ class Api:
 
     # --- workspaces and sessions --------------------------------------------------------
 
-    async def open_workspace(self, path: str, client_id: str | None = None) -> JsonObject:
-        """The workspace of an absolute directory; opened if need be."""
+    async def open_workspace(
+        self, path: str, client_id: str | None = None, env: Sequence[str] = ()
+    ) -> JsonObject:
+        """The workspace of an absolute directory; opened if need be.
+
+        ``env`` holds ``NAME=value``, for the runs of ``client_id``, which holds the workspace then.
+        """
         body: dict[str, Any] = {"path": path}
         if client_id is not None:
-            body["client_id"] = client_id
+            body |= {"client_id": client_id, "env": list(env)}
         raw = await self._call("POST", "/v1/workspaces", body, repeatable=True)
         return parse_object(raw, "the workspace")
+
+    async def release(self, workspace: str, client_id: str) -> None:
+        """Let go of a workspace that was opened with a ``client_id``; harmless if it was not."""
+        path = f"{_w(workspace)}?{urlencode({'client_id': client_id})}"
+        await self._call("DELETE", path, None, repeatable=True)
+
+    async def agent(self, workspace: str, client_id: str | None = None) -> JsonObject:
+        """Whether the agent of a workspace is ready, and the model it would ask."""
+        query = "" if client_id is None else f"?{urlencode({'client_id': client_id})}"
+        return parse_object(await self._get(f"{_w(workspace)}/agent{query}"), "the agent")
 
     async def workspaces(self) -> list[JsonObject]:
         """Every workspace the server's store knows, open or not."""

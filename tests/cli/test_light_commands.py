@@ -77,7 +77,7 @@ def test_the_version_is_told_with_and_without_the_parser(
         (["run", "-c", "-s", "a", "x"], "give one of them"),
         (["run", "-y", "--permission-mode", "deny", "x"], "contradict"),
         (["run", "--run-id", "a b", "x"], "1 to 128"),
-        (["run", "-m", "gpt", "x"], "PROVIDER/MODEL"),
+        (["run", "-m", "script", "x"], "PROVIDER/MODEL"),
         (["run", "-f", "/nonexistent", "x"], "No such file"),
         (["run", "-o", "/nonexistent/x", "x"], "No such file"),
         (["run", "--timeout", "0", "x"], "--timeout"),

@@ -100,6 +100,7 @@ async def _submit(
         on_disconnect=asked.on_disconnect,
     )
     said = {key: value for key, value in codec.to_json(wanted).items() if value is not None}
+    said.pop("client_id", None)  # as for prompts
     digest = hashlib.sha256(codec.encode([workspace_id, kind, said])).hexdigest()
     workspace = await services.host.open(workspace_id)
     current_call().run_id = asked.run_id

@@ -171,9 +171,11 @@ def _same(row: RunRow, digest: str) -> Receipt:
 def digest_of(workspace_id: str, request: PromptRequest) -> str:
     """What two requests must share to be the same: the workspace and every known key.
 
-    A key that a later version adds changes no digest of an earlier one.
+    A key that a later version adds changes no digest of an earlier one. Who asks is no part of
+    what is asked: the same command run again calls itself something else.
     """
     said = {key: value for key, value in codec.to_json(request).items() if value is not None}
+    said.pop("client_id", None)
     raw = codec.encode([workspace_id, said])
     return hashlib.sha256(raw).hexdigest()
 
