@@ -105,9 +105,9 @@ class GeminiReader:
             raise self._failure(Kind.EMPTY, "" if finish == "STOP" else finish)
         if finish in _FILTERED:
             return StepEnd("content_filter", self._usage())
-        if finish == "STOP":
-            return StepEnd("tool_use" if self._calls else "end_turn", self._usage())
-        return StepEnd("unknown", self._usage())
+        if self._calls:  # whole ones, whatever a gateway calls this end
+            return StepEnd("tool_use", self._usage())
+        return StepEnd("end_turn" if finish == "STOP" else "unknown", self._usage())
 
     def _take(self, piece: _Json) -> None:
         if piece.get("error"):
@@ -191,8 +191,11 @@ class GeminiReader:
             self.emit(UsageSoFar(usage))
 
     def _usage(self) -> Usage | None:
-        """What was counted until now; the prompt's count includes what came from the cache."""
-        if not self._counts:
+        """What was counted until now; the prompt's count includes what came from the cache.
+
+        Zero everywhere means that nobody has counted (CW 5.11).
+        """
+        if not any(self._counts.values()):
             return None
         prompt, tools, cached, said, thought = (self._counts.get(name, 0) for name in _COUNTS)
         return Usage(max(0, prompt + tools - cached), said + thought, cached)

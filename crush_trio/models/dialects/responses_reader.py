@@ -269,8 +269,10 @@ class ResponsesReader:
         details = details if type(details) is dict else {}
         read, written = _count(details, "cached_tokens"), _count(details, "cache_write_tokens")
         new = max(0, _count(counted, "input_tokens") - read - written)
-        self._usage = Usage(new, _count(counted, "output_tokens"), read, written)
-        self.emit(UsageSoFar(self._usage))
+        usage = Usage(new, _count(counted, "output_tokens"), read, written)
+        if usage != Usage():  # zero everywhere means that nobody has counted (CW 5.11)
+            self._usage = usage
+            self.emit(UsageSoFar(usage))
 
     def _failure(self, kind: Kind) -> Failure:
         provider = self.target.provider

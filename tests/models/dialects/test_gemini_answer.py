@@ -135,6 +135,20 @@ def test_each_finish_reason_has_its_meaning(finish: str, with_text: bool, reason
     assert end.reason == reason
 
 
+def test_calls_are_to_be_run_whatever_a_gateway_calls_the_end() -> None:
+    call = {"functionCall": {"name": "view", "args": {}}}
+    reasons = [heard(piece(call, finish=end)).end for end in ("FUNCTION_CALL", "OTHER", "SAFETY")]
+    assert [end and end.reason for end in reasons] == ["tool_use", "tool_use", "content_filter"]
+
+
+def test_counts_of_nothing_but_zeros_are_none() -> None:
+    """A provider that counts nothing leaves it to the estimate (CW 5.11)."""
+    zeros = {"promptTokenCount": 0, "candidatesTokenCount": 0, "totalTokenCount": 0}
+    answer = heard({**piece({"text": "a"}, finish="STOP"), "usageMetadata": zeros})
+    assert answer.end is not None
+    assert answer.end.usage is None
+
+
 @pytest.mark.parametrize(
     ("pieces", "kind"),
     [

@@ -229,6 +229,13 @@ def test_an_answer_cut_at_its_limit_says_what_it_used() -> None:
     assert (end.reason, end.usage) == ("max_tokens", Usage(10, 16))
 
 
+def test_counts_of_nothing_but_zeros_are_none() -> None:
+    """A provider that counts nothing leaves it to the estimate (CW 5.11)."""
+    end = heard(text("a"), ended(usage={"input_tokens": 0, "output_tokens": 0})).end
+    assert end is not None
+    assert end.usage is None
+
+
 FILTER = {"incomplete_details": {"reason": "content_filter"}}
 ERROR = {"code": "server_error", "message": "The server had an error"}
 
