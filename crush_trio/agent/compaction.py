@@ -55,6 +55,8 @@ class Fullness:
     `answer_room`), so that a long limit of answers does not make every conversation look full.
 
     ``window`` 0 is unknown, until a request is refused. Without ``allowed`` nothing is left out.
+    ``frame`` is what each request holds besides its messages, in tokens (`sizes.of_frame`): where
+    that alone fills the window, a summary would not help, and the provider decides.
     """
 
     window: int = 0
@@ -62,6 +64,7 @@ class Fullness:
     completion_tokens: int = 0
     rounds: int = 0
     allowed: bool = True
+    frame: int = 0
     estimate: int = 0
     """Of the whole next request, in tokens."""
     counted_at: int = 0
@@ -81,13 +84,20 @@ class Fullness:
         """Whether the next step must not be asked with the conversation as it is."""
         if not self.allowed:
             return False
-        return is_full(self.window, self.tokens()) or self.estimate >= self._refused
+        tokens = self.tokens()
+        helps = tokens - self.frame > self.window * limits.SUMMARY_LEAST_SHARE
+        return self.estimate >= self._refused or (helps and is_full(self.window, tokens))
+
+    def estimated_window(self) -> int:
+        """What a request may be by our estimate, as far as we know; 0 is unknown."""
+        known = min(self.window or math.inf, self._refused)
+        return 0 if known == math.inf else int(known)
 
     def is_hopeless(self) -> bool:
         """Whether it was summarised so often in a row without a step that fitted."""
         return self.rounds >= limits.COMPACTION_ROUNDS
 
-    def begin(self, earlier: Sequence[Message], pruned_tokens: int, frame: int) -> None:
+    def begin(self, earlier: Sequence[Message], pruned_tokens: int) -> None:
         """Find out what the session's count speaks of.
 
         ``earlier`` is what the model sees of the session; ``pruned_tokens`` is the size of that as
@@ -97,7 +107,7 @@ class Fullness:
         if not earlier:
             self.forget()
         elif counted and not self.prompt_tokens and earlier[0].is_summary_message:
-            self.counted_at = pruned_tokens - frame  # of the summary alone
+            self.counted_at = pruned_tokens - self.frame  # of the summary alone
         elif counted and last_answer(earlier) is None:  # at least it is not smaller than it looks
             self.prompt_tokens += max(0, pruned_tokens - counted)
             self.counted_at = pruned_tokens

@@ -39,15 +39,13 @@ class Compactor:
     """Decides before each step whether the turn must go on from a summary, and writes it.
 
     ``given.leaves_out`` names the runs that wait although they stand before this one. ``prompts``
-    are the turn's own, the folded ones too. ``frame`` is what each request holds besides messages,
-    in tokens. ``asked`` says whether the model has answered already.
+    are the turn's own, the folded ones too. ``asked`` says whether the model has answered already.
     """
 
     given: SummaryInput
     journal: CompactorJournal
     fullness: compaction.Fullness
     prompts: list[Message]
-    frame: int = 0
     asked: bool = attrs.field(default=False, init=False)
     requests: int = attrs.field(default=0, init=False)
     """Requests that were refused as too long or made for summaries; steps of the run, but none of
@@ -62,7 +60,7 @@ class Compactor:
         sent = self._pruned(earlier[:end])
         tokens = sent.tokens + sizes.of_messages(earlier[end : end + 1])
         self._left_out = sent.left_out
-        self.fullness.begin(earlier, tokens, self.frame)
+        self.fullness.begin(earlier, tokens)
 
     def fit(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """What to send of ``messages``; from now on `is_due` speaks of it.
@@ -71,7 +69,7 @@ class Compactor:
         """
         sent = self._pruned(messages)
         if sent.left_out > self._left_out:
-            self.fullness.estimate = self.frame + sizes.of_messages(messages)
+            self.fullness.estimate = self.fullness.frame + sizes.of_messages(messages)
             before = self.fullness.tokens()
             self.fullness.estimate = sent.tokens
             self.journal.stage_pruned(before, self.fullness.tokens())
@@ -133,7 +131,10 @@ class Compactor:
         folded = {prompt.run_id for prompt in self.prompts}  # they wait no longer
         leaves_out = (*(r for r in self.given.leaves_out if r not in folded), *own)
         given = attrs.evolve(
-            self.given, leaves_out=leaves_out, earlier=self.requests, window=self.fullness.window
+            self.given,
+            leaves_out=leaves_out,
+            earlier=self.requests,
+            window=self.fullness.estimated_window(),
         )
         return Summary(given, self.journal, progress)
 
@@ -169,8 +170,8 @@ class Compactor:
         return [message for message in messages if message.id not in own]
 
     def _pruned(self, messages: Sequence[Message]) -> Pruned:
-        window = self.fullness.window if self.fullness.allowed else 0
-        return pruned(messages, self.frame, window)
+        window = self.fullness.estimated_window() if self.fullness.allowed else 0
+        return pruned(messages, self.fullness.frame, window)
 
 
 _NOT_ALLOWED = (

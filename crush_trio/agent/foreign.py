@@ -19,16 +19,16 @@ from crush_trio.protocol.messages import (
     ToolResultPart,
 )
 
-_PLAIN_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_PLAIN_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
 _NOT_PLAIN = re.compile(r"[^a-zA-Z0-9_-]")
-_HEAD_CHARS = 40  # of an id that is replaced; with the digest it is 57 characters long
+_HEAD_CHARS = 23  # of an id that is replaced; with the digest it is 40 characters long
 
 
 def call_id(name: str) -> str:
-    """``name`` as an id of a call that Anthropic (its characters) and OpenAI (at most 64 of them)
+    """``name`` as an id of a call that Anthropic (its characters) and OpenAI (at most 40 of them)
     both take: the same, if it is one, else one that always comes out for this name.
 
-    Who wants something narrower still maps it: see `models.dialects.call_names`.
+    A dialect whose provider wants something narrower still, as Mistral does, maps it once more.
     """
     if _PLAIN_ID.fullmatch(name):
         return name

@@ -109,13 +109,15 @@ class Summary:
     """The run's: its steps, usage and cost grow, its answer and last usage stay what they were."""
     used: Usage = attrs.field(default=Usage(), init=False)
     """Of the last request alone."""
+    _asked: bool = attrs.field(default=False, init=False)
     failure: Exception | None = attrs.field(default=None, init=False)
     """The model's own error: it was raised before anybody asked the run to stop."""
 
     async def write(self, messages: Sequence[Message]) -> Message:
         """Ask for a summary of ``messages``; the finished message, not yet staged.
 
-        A request that is too long for the model is made again with less, a few times.
+        A request that is too long for the model is made again with less, a few times; never one
+        that is not smaller by our estimate.
 
         Raises:
             LimitReached: One of the run's limits.
@@ -123,10 +125,15 @@ class Summary:
         """
         live = await self._begin()
         room = self._room()
-        too_long = room > 0 and sizes.of_messages(messages) > room  # it would only be refused
-        for tried in range(too_long, limits.SUMMARY_TRIES):
+        bound: float = room + 1 if room else math.inf  # what is larger would only be refused
+        for tried in range(limits.SUMMARY_TRIES):
+            shorter = compaction.shortened(messages, tried, room)
+            size = sizes.of_messages(shorter)
+            if size >= bound and (self._asked or tried + 1 < limits.SUMMARY_TRIES):
+                continue
+            bound, self._asked = size, True
             try:
-                await self._ask(live, compaction.shortened(messages, tried, room), tried)
+                await self._ask(live, shorter, tried)
             except ModelError as exc:
                 if exc.code != "context_too_long":
                     self.failure = _as_ours(exc)

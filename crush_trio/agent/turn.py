@@ -145,8 +145,8 @@ class Turn:
             given.covers,
         )
         prompts = list(given.history[-1:])
-        frame = sizes.of_frame(given.system, [tool.spec for tool in given.tools])
-        self._compactor = Compactor(writer, self.journal, given.fullness, prompts, frame)
+        given.fullness.frame = sizes.of_frame(given.system, [tool.spec for tool in given.tools])
+        self._compactor = Compactor(writer, self.journal, given.fullness, prompts)
         self._compactor.begin_with(given.history[:-1])
 
     async def take(self) -> TurnEnd:
