@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Final
 
@@ -87,9 +88,18 @@ class ThinkTags:
 
 def kept_back(text: str, tags: tuple[str, ...]) -> int:
     """How many characters at the end of ``text`` may be the beginning of one of ``tags``."""
-    longest = max(len(tag) for tag in tags) - 1
-    for length in range(min(longest, len(text)), 0, -1):
+    longest, firsts = _shape(tags)
+    tail = text[-longest:]
+    if not any(first in tail for first in firsts):  # nearly always, and this is asked per token
+        return 0
+    for length in range(len(tail), 0, -1):
         ending = text[-length:]
         if any(len(tag) > length and tag.startswith(ending) for tag in tags):
             return length
     return 0
+
+
+@functools.cache
+def _shape(tags: tuple[str, ...]) -> tuple[int, frozenset[str]]:
+    """The longest proper beginning of any of ``tags``, and the characters they begin with."""
+    return max(len(tag) for tag in tags) - 1, frozenset(tag[0] for tag in tags)
