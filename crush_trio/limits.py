@@ -88,6 +88,7 @@ COMPACTION_LEFT_TOKENS = 20_000  # so many tokens are left of it,
 COMPACTION_LEFT_SHARE = 0.2  # any other when this share of it is left
 COMPACTION_ROUNDS = 2  # summaries in a row that did not help; then the run ends context_overflow
 SUMMARY_TRIES = 5  # requests for one summary, each with less to read; then context_overflow
+SUMMARY_LEAST_SHARE = 0.1  # of the window; a conversation that is not more is not summarised
 SUMMARY_READ_SHARE = 0.9  # of the window for what is summarised; what is more is not asked whole
 SUMMARY_OUTPUT_CHARS = 200  # a longer tool output is left out when a summary request was too long
 SUMMARY_TEXT_CHARS = 8_000  # of a text, when half was too long; a quarter of it each further try
