@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ import trio
 
 from crush_trio import __version__
 from crush_trio.models.network.certificates import Certificates
+from crush_trio.models.network.dialing import Dial, dial
 from crush_trio.models.provider import Provider
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from crush_trio.models.network.transport import Transport
 
+_TRANSPORT = "crush_trio.models.network.transport"
 USER_AGENT = f"crush-trio/{__version__}"
 
 
@@ -29,11 +32,17 @@ class Connections:
     Args:
         ca_file: Certificates that are believed besides the system's (``options.ca_file``).
         environ: Where proxies and certificate files are looked up; default the process's own.
+        dial: Makes a connection.
     """
 
     def __init__(
-        self, ca_file: Path | None = None, environ: Mapping[str, str] | None = None
+        self,
+        ca_file: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        *,
+        dial: Dial = dial,
     ) -> None:
+        self._dial = dial
         self._environ = dict(os.environ if environ is None else environ)
         self.certificates = Certificates(ca_file, self._environ)
         self._clients: dict[bool, tuple[httpx2.AsyncClient, Transport]] = {}
@@ -52,8 +61,8 @@ class Connections:
 
     async def ready(self) -> None:
         """Load what `client` needs, in a thread: 100 ms that nobody else has to wait for."""
-        if not self._clients:
-            await trio.to_thread.run_sync(_load)
+        if _TRANSPORT not in sys.modules:
+            await trio.to_thread.run_sync(importlib.import_module, _TRANSPORT)
 
     def client(self, provider: Provider) -> httpx2.AsyncClient:
         """The client to ask ``provider`` with; never closed by who asks."""
@@ -85,7 +94,7 @@ class Connections:
 
         from crush_trio.models.network.transport import Transport
 
-        transport = Transport(self.certificates, environ)
+        transport = Transport(self.certificates, environ, self._dial)
         client = httpx2.AsyncClient(
             transport=transport,
             trust_env=False,
@@ -94,7 +103,3 @@ class Connections:
             headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
         )
         return client, transport
-
-
-def _load() -> None:
-    importlib.import_module("crush_trio.models.network.transport")

@@ -6,7 +6,8 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol, TypeAlias
 
 import attrs
 import h11
@@ -32,16 +33,31 @@ class Origin:
         return f"{bracketed(self.host)}:{self.port}"
 
 
+class Handle(Protocol):
+    """What of a socket can be done without waiting."""
+
+    def close(self) -> None:
+        """Close it; idempotent."""
+        ...
+
+    def is_readable(self) -> bool:
+        """Whether something has come, or its end."""
+        ...
+
+
 @attrs.frozen(eq=False)
 class Line:
     """An open connection. Closing it is one synchronous step: nothing waits for the other side."""
 
-    stream: trio.SocketStream | trio.SSLStream[trio.abc.Stream]
-    socket: trio.socket.SocketType
+    stream: trio.abc.Stream
+    socket: Handle
 
     def close(self) -> None:
         """Close it at once; what was not sent is lost. Idempotent."""
         self.socket.close()
+
+
+Dial: TypeAlias = Callable[[Origin, Proxy | None, Certificates], Awaitable[Line]]
 
 
 async def dial(origin: Origin, proxy: Proxy | None, certificates: Certificates) -> Line:

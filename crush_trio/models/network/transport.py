@@ -16,7 +16,7 @@ import trio
 from crush_trio import limits
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.network.certificates import Certificates
-from crush_trio.models.network.dialing import Line, Origin, dial
+from crush_trio.models.network.dialing import Dial, Line, Origin
 from crush_trio.models.network.proxies import Proxy, proxy_for
 
 PROGRESS = "crush_trio.progress"
@@ -190,6 +190,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
     certificates: Certificates
     environ: Mapping[str, str]
+    dial: Dial
     _idle: collections.deque[_Link] = attrs.field(factory=collections.deque, init=False)
     _busy: set[_Link] = attrs.field(factory=set, init=False)
     _room: trio.Semaphore = attrs.field(init=False)
@@ -231,7 +232,7 @@ class Transport(httpx2.AsyncBaseTransport):
             link = self._kept(origin, proxy)
             if link is None:
                 tell(request, Progress.CONNECTS)
-                link = _Link(await dial(origin, proxy, self.certificates), origin, proxy)
+                link = _Link(await self.dial(origin, proxy, self.certificates), origin, proxy)
             self._busy.add(link)
             tell(request, Progress.SENDS)
             try:

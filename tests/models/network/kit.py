@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import orjson
@@ -14,7 +14,13 @@ from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.model import NetworkModel
 from crush_trio.models.provider import Access
 from tests.models.dialects.kit import target
-from tests.models.network.provider import Answering, FakeProvider, event, fake_provider
+from tests.models.network.provider import (
+    Answering,
+    FakeProvider,
+    event,
+    fake_provider,
+    provider_in_memory,
+)
 
 BASE = {"openai-chat": "/v1", "openai-responses": "/v1", "anthropic": "", "gemini": "/v1beta"}
 
@@ -37,10 +43,12 @@ def model_at(
     times: TimeLimits | None = None,
     key: str = "sk-secret",
     is_local: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> NetworkModel:
     """A model of the provider at ``url``; its waits have the same jitter each time."""
+    access = Access(f"{url}{BASE[dialect]}", key, headers or {})
     return NetworkModel(
-        target(dialect, access=Access(f"{url}{BASE[dialect]}", key), is_local=is_local),
+        target(dialect, access=access, is_local=is_local),
         connections,
         times=times or TimeLimits(),
         random=random.Random(1),
@@ -55,6 +63,18 @@ async def asked(
     async with fake_provider(answer) as provider, Connections(environ={}) as connections:
         model = model_at(provider.url, connections, dialect=dialect, times=times)
         yield model, provider, connections
+
+
+@asynccontextmanager
+async def asked_in_memory(
+    answer: Answering,
+) -> AsyncIterator[tuple[NetworkModel, FakeProvider, Connections]]:
+    """The same without sockets, for virtual time."""
+    async with (
+        provider_in_memory(answer) as (provider, dial),
+        Connections(environ={}, dial=dial) as connections,
+    ):
+        yield model_at(provider.url, connections), provider, connections
 
 
 def text_of(events: list[ModelEvent]) -> str:

@@ -12,6 +12,11 @@ import attrs
 import h11
 import orjson
 import trio
+import trio.testing
+
+from crush_trio.models.network.certificates import Certificates
+from crush_trio.models.network.dialing import Dial, Line, Origin
+from crush_trio.models.network.proxies import Proxy
 
 
 @attrs.define(eq=False)
@@ -78,6 +83,39 @@ class FakeProvider:
         return self.arrived
 
 
+@attrs.define(eq=False)
+class MemoryEnd:
+    """Our end of a connection in memory, with what a socket can do without waiting."""
+
+    stream: trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
+
+    def close(self) -> None:
+        """See `dialing.Handle`."""
+        self.stream.receive_stream.close()
+        self.stream.send_stream.close()
+
+    def is_readable(self) -> bool:
+        """See `dialing.Handle`; nothing of these tests comes unasked."""
+        return False
+
+
+@asynccontextmanager
+async def provider_in_memory(answer: Answering) -> AsyncIterator[tuple[FakeProvider, Dial]]:
+    """The same without sockets, so that time can be virtual, and what connects to it."""
+    async with trio.open_nursery() as nursery:
+        provider = FakeProvider("127.0.0.1", 80, "http")
+
+        async def dial(origin: Origin, proxy: Proxy | None, certificates: Certificates) -> Line:
+            ours, theirs = trio.testing.memory_stream_pair()
+            handler = partial(_connection, provider=provider, answer=answer, tls=None)
+            nursery.start_soon(handler, theirs)
+            await trio.lowlevel.checkpoint()
+            return Line(ours, MemoryEnd(ours))
+
+        yield provider, dial
+        nursery.cancel_scope.cancel()
+
+
 @asynccontextmanager
 async def fake_provider(
     answer: Answering,
@@ -105,7 +143,7 @@ async def fake_provider(
 
 
 async def _connection(
-    stream: trio.SocketStream,
+    stream: trio.abc.Stream,
     *,
     provider: FakeProvider,
     answer: Answering,

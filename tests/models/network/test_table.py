@@ -25,6 +25,7 @@ from tests.models.network.provider import (
     chunk,
     fake_provider,
     head,
+    provider_in_memory,
 )
 from tests.models.network.streams import SHORT
 
@@ -220,13 +221,14 @@ async def test_a_key_is_not_carried_to_where_a_redirect_points(
 async def test_an_error_answer_that_never_ends_is_read_for_a_bounded_time(
     name: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    autojump_clock.autojump_threshold = 0.05  # sockets need a moment
-
     async def answer(exchange: Exchange) -> None:
         await exchange.send(head(503, content_length="1000") + b"sorry, ")
         await exchange.closed.wait()
 
-    async with fake_provider(answer) as provider, Connections(environ={}) as connections:
+    async with (
+        provider_in_memory(answer) as (provider, dial),
+        Connections(environ={}, dial=dial) as connections,
+    ):
         end, _ = await ask(name, provider, connections)
         assert isinstance(end, Failure)
         assert CLASSES[end.kind].retries
