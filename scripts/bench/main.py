@@ -27,13 +27,15 @@ from goals import ROWS, table
 from life import Life
 from memory import Memory
 from processes import Workshop, workshop
+from providers import MANY as RUNS
+from providers import Providers
 from starts import Starts
 from streams import MANY, Streams
 from turns import Turns
 
 ROUNDS = 3
 LIMIT_S = {False: 900, True: 240}
-PARTS = ("turns", "streams", "starts", "commits", "memory", "store", "life", "crowd")
+PARTS = ("turns", "streams", "starts", "commits", "memory", "store", "life", "crowd", "providers")
 
 
 def measures(
@@ -64,6 +66,13 @@ def measures(
         todo += [life.cancel, life.stop, life.start]
     if "crowd" in parts:
         todo.append(Crowd(shop, quick=quick).round)
+    if "providers" in parts:
+        providers = Providers(shop, quick=quick)
+        todo += [
+            providers.delays,
+            lambda figures: providers.rates(figures, 1),
+            lambda figures: providers.rates(figures, RUNS),
+        ]
     if "commits" in parts:
         todo.append(Commits(shop).round)
     if "memory" in parts:

@@ -141,9 +141,9 @@ def rss_kb(pid: int) -> int:
 class Sink(Process):
     """Subscribers; see `sink.py`."""
 
-    def __init__(self, env: dict[str, str], path: Path, target: str, count: int) -> None:
+    def __init__(self, env: dict[str, str], path: Path, target: str, count: int, ends: int) -> None:
         command = [sys.executable, "-I", "-S", str(HERE / "sink.py"), str(path), target]
-        super().__init__([*command, str(count)], env)
+        super().__init__([*command, str(count), str(ends)], env)
         if self.line() != "ready":
             raise RuntimeError("the subscribers did not connect")
 
@@ -289,9 +289,9 @@ class Workshop:
         """Start our server on a new data directory."""
         return Ours(self.env, self.fresh("ours"), *options)
 
-    def sink(self, path: Path, target: str, count: int = 1) -> Sink:
-        """Connect subscribers."""
-        return Sink(self.env, path, target, count)
+    def sink(self, path: Path, target: str, count: int = 1, ends: int = 1) -> Sink:
+        """Connect subscribers; ``ends`` runs make one turn."""
+        return Sink(self.env, path, target, count, ends)
 
     def script(self, name: str, *actions: dict[str, Any]) -> str:
         """The name of a script model with one step."""

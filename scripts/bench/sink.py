@@ -1,10 +1,11 @@
 """Subscribers in a process of their own: N websockets that count, and say what a turn looked like.
 
-    python -I -S sink.py SOCKET PATH N
+    python -I -S sink.py SOCKET PATH N [ENDS]
 
 Standard library only and little work per frame, so that the subscribers are not what is measured.
-After each turn (a terminal event on every connection) one line of JSON goes to stdout; ends with
-stdin. A delta whose text is a number is taken for the monotonic time, in ns, of its writing.
+After each turn (ENDS terminal events, 1 if not said, on every connection) one line of JSON goes to
+stdout; ends with stdin. A delta whose text is a number is taken for the monotonic time, in ns, of
+its writing.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def percentile(values: list[int], share: float) -> float:
 class Turn:
     """What all connections together have seen since the last terminal event."""
 
-    def __init__(self, last_seq: dict[int, int]) -> None:
+    def __init__(self, last_seq: dict[int, int], ends: int) -> None:
         self.bytes = self.frames = self.deltas = self.events = 0
         self.first_ns = self.end_ns = 0
         self.first_stamp = self.last_stamp = 0
@@ -46,6 +47,8 @@ class Turn:
         self.lags: list[int] = []
         self.samples: list[bytes] = []
         self.run_id = ""
+        self.ends = ends
+        self.terminal: dict[int, int] = {}  # terminal events of each connection
         self.ended: set[int] = set()
         self.each: dict[int, int] = {}  # deltas of each connection
         self.last_seq = last_seq  # of each connection; kept from turn to turn
@@ -67,7 +70,10 @@ class Turn:
                 self.samples.append(found[0])
         if TERMINAL in payload:
             self.run_id = RUN_ID.findall(payload[payload.index(TERMINAL) :])[0].decode()
-            self.ended.add(connection)
+            seen = self.terminal.get(connection, 0) + payload.count(TERMINAL)
+            self.terminal[connection] = seen
+            if seen >= self.ends:
+                self.ended.add(connection)
             self.end_ns = now
 
     def _take_events(self, connection: int, payload: bytes) -> None:
@@ -167,6 +173,7 @@ def main() -> None:
     """Connect, say ``ready``, then report turns until stdin ends."""
     signal.alarm(LIFETIME_S)
     path, target, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    ends = int(sys.argv[4]) if len(sys.argv) > 4 else 1
     selector = selectors.DefaultSelector()
     for number in range(count):
         subscriber = Subscriber(number, path, target)
@@ -175,7 +182,7 @@ def main() -> None:
     selector.register(0, selectors.EVENT_READ, None)
     print("ready", flush=True)
     last_seq: dict[int, int] = {}
-    turn = Turn(last_seq)
+    turn = Turn(last_seq, ends)
     while True:
         for key, _ in selector.select():
             if key.data is None:
@@ -188,7 +195,7 @@ def main() -> None:
                 turn.take(key.data.number, frame, now)
             if len(turn.ended) == count:
                 print(json.dumps(turn.summary(count)), flush=True)
-                turn = Turn(last_seq)
+                turn = Turn(last_seq, ends)
 
 
 if __name__ == "__main__":
