@@ -215,6 +215,7 @@ MODEL_RETRY_MAX_S = 60.0  # the longest such wait, and the longest a provider ma
 MODEL_RETRY_TOTAL_S = 180.0  # all waits of one request together; then it has failed
 MODEL_RETRY_WITHIN_S = 1800.0  # no retry begins later after the first attempt
 ANSWER_TOKENS_DEFAULT = 8_192  # of an answer where nobody names a limit and the protocol needs one
+ANSWER_TOKENS_CLAUDE = 32_000  # the same for a Claude since 4: all of them may answer so much
 ANSWER_TOKENS_MIN = 4_096  # left to an answer when the window is nearly full; the provider decides
 THINKING_TOKENS_MIN = 1_024  # Anthropic refuses a smaller budget; then there is no thinking
 THINKING_TOKENS_LOW = 4_096  # a thought's budget by effort, and at most half of the whole answer

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import attrs
 import orjson
 
 from crush_trio import limits
@@ -103,7 +104,7 @@ def _replaced(headers: dict[str, str], over: Mapping[str, str]) -> dict[str, str
 
 def _body(request: ModelRequest, target: Target, access: Access) -> tuple[_Json, tuple[str, ...]]:
     """The request's body without what was configured for it, and the beta headers it needs."""
-    max_tokens = output_tokens(request, target) or limits.ANSWER_TOKENS_DEFAULT
+    max_tokens = _limit(request, target)
     asked = thinking(target, max_tokens, betas=_takes_betas(target, access))
     messages = anthropic_messages.turns(request.messages, target, thoughts=asked.keeps)
     if asked.needs_first and not anthropic_messages.begins_with_a_thought(messages):
@@ -124,6 +125,16 @@ def _body(request: ModelRequest, target: Target, access: Access) -> tuple[_Json,
     if not asked.is_on:
         body |= _sampling(target)
     return body, asked.betas
+
+
+def _limit(request: ModelRequest, target: Target) -> int:
+    """How long the answer may be in tokens; the API wants to be told, whatever is known."""
+    if not target.info.max_output_tokens:
+        model = claude(target.info.model)
+        is_new = model is not None and model.version >= (4, 0)
+        usual = limits.ANSWER_TOKENS_CLAUDE if is_new else limits.ANSWER_TOKENS_DEFAULT
+        target = attrs.evolve(target, info=attrs.evolve(target.info, max_output_tokens=usual))
+    return output_tokens(request, target) or limits.ANSWER_TOKENS_DEFAULT
 
 
 def _takes_betas(target: Target, access: Access) -> bool:

@@ -171,6 +171,16 @@ def test_an_answer_always_has_a_limit(
     assert body(at=at, max_output_tokens=asked)["max_tokens"] == sent
 
 
+def test_a_claude_that_no_catalogue_knows_may_answer_as_long_as_all_of_them() -> None:
+    sent = [
+        body(at=target("anthropic", model=name), max_output_tokens=None)["max_tokens"]
+        for name in ("claude-opus-9", "claude-3-5-haiku-latest")
+    ]
+    assert sent == [limits.ANSWER_TOKENS_CLAUDE, limits.ANSWER_TOKENS_DEFAULT]
+    at = target("anthropic", model="claude-opus-9")
+    assert body(at=at, max_output_tokens=40)["max_tokens"] == 40
+
+
 def test_prompt_and_answer_fit_the_window_together() -> None:
     at = target("anthropic", max_output_tokens=64_000, context_window=200_000)
     assert body(user("x" * 1_000), at=at)["max_tokens"] == 64_000
