@@ -139,9 +139,9 @@ async def _tunnel(line: Line, origin: Origin, proxy: Proxy) -> None:
         while not isinstance(event := http.next_event(), h11.Response):
             if event is h11.NEED_DATA:
                 data = await line.stream.receive_some(limits.MODEL_RECEIVE_BYTES)
+                if not data:
+                    raise trio.BrokenResourceError
                 http.receive_data(bytes(data))
-            elif isinstance(event, h11.ConnectionClosed):
-                raise trio.BrokenResourceError
     except trio.BrokenResourceError:
         raise Failure(Kind.PROXY, f"{_first_big(proxy.name)} closed the connection.") from None
     except h11.RemoteProtocolError:
