@@ -112,15 +112,14 @@ def mark_cached(made: list[_Json]) -> None:
 
 def characters(value: Any) -> int:
     """About how many characters a model reads in a part of a body; an image counts as text."""
-    match value:
-        case str():
-            return len(value)
-        case {"type": "image"}:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(characters, value))
+    if isinstance(value, dict):
+        if value.get("type") == "image":
             return _IMAGE_CHARS
-        case dict():
-            return sum(len(key) + characters(item) for key, item in value.items())
-        case list():
-            return sum(characters(item) for item in value)
+        return sum(map(characters, value.values()))
     return 1
 
 
@@ -131,6 +130,7 @@ class _Writer:
     target: Target
     thoughts: bool
     _ids: dict[str, str] = attrs.field(factory=dict)
+    _used: set[str] = attrs.field(factory=set)
 
     def blocks(self, part: Part, message: Message) -> list[_Json]:
         """The blocks of one part."""
@@ -192,11 +192,12 @@ class _Writer:
         """The same id in characters the API takes, unlike any other's of this conversation."""
         if call_id not in self._ids:
             plain = re.sub(r"[^A-Za-z0-9_-]", "_", call_id)[:_ID_CHARS] or "call"
-            used, made, number = set(self._ids.values()), plain, 1
-            while made in used:
+            made, number = plain, 1
+            while made in self._used:
                 number += 1
                 made = f"{plain[: _ID_CHARS - 8]}_{number}"
             self._ids[call_id] = made
+            self._used.add(made)
         return self._ids[call_id]
 
 
