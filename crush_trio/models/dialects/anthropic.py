@@ -106,7 +106,9 @@ def _body(request: ModelRequest, target: Target, access: Access) -> tuple[_Json,
     """The request's body without what was configured for it, and the beta headers it needs."""
     max_tokens = _limit(request, target)
     asked = thinking(target, max_tokens, betas=_takes_betas(target, access))
-    messages = anthropic_messages.turns(request.messages, target, thoughts=asked.keeps)
+    # A summary does without thoughts: it is also the way out for who has some that are refused.
+    keeps = asked.keeps and not request.summary
+    messages = anthropic_messages.turns(request.messages, target, thoughts=keeps)
     if asked.needs_first and not anthropic_messages.begins_with_a_thought(messages):
         # Half a turn cannot be thought about: the API refuses it. The next turn can again.
         asked = Thinking(keeps=False)

@@ -39,6 +39,11 @@ _TOO_LONG: Final = re.compile(
     r"|request (?:exceeds|size exceeds) the maximum (?:allowed )?(?:size|number of bytes)",
     re.IGNORECASE,
 )
+_THOUGHTS: Final = re.compile(
+    r"signature.{0,20}thinking|thinking.{0,40}blocks? .{0,60}cannot be modified"
+    r"|bound to a different conversation|expected .?thinking",
+    re.IGNORECASE | re.DOTALL,
+)
 _BUSY: Final = re.compile(r"^overloaded\b|is overloaded", re.IGNORECASE)
 _FACTS: Final = {
     Kind.AUTH: "{name} does not accept the key for {model}: {key_advice}",
@@ -61,6 +66,9 @@ _FACTS: Final = {
     Kind.REFUSED: "{name} refuses the request to {model}: check the model's options in the "
     "configuration",
 }
+_OLD_THOUGHTS: Final = (
+    "{name} refuses what {model} has thought earlier: summarize the session, or start a new one"
+)
 
 
 def failure(status: int, headers: Mapping[str, str], body: bytes, target: Target) -> Failure:
@@ -152,6 +160,8 @@ def _moment(text: str) -> float | None:
 def _failure(kind: Kind, status: int, words: Said, wait_s: float | None, target: Target) -> Failure:
     provider = target.provider
     fact = _FACTS.get(kind, _FACTS[Kind.SERVER])
+    if kind is Kind.REFUSED and _THOUGHTS.search(words.message):
+        fact = _OLD_THOUGHTS
     sentence = fact.format(
         name=provider.name or provider.id,
         id=provider.id,

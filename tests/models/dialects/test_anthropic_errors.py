@@ -171,6 +171,20 @@ def test_nothing_like_a_key_is_repeated_and_long_words_are_cut() -> None:
     assert len(failure.message) < 700
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "messages.1.content.0: Invalid `signature` in `thinking` block",
+        "messages.1.content.0.type: Expected `thinking`, but found `tool_use`",
+        "`thinking` blocks in the latest assistant message cannot be modified",
+    ],
+)
+def test_who_has_thoughts_that_are_refused_is_told_the_way_out(words: str) -> None:
+    failure = of(400, error(INVALID, words))
+    assert failure.kind is Kind.REFUSED
+    assert "summarize the session" in failure.message
+
+
 def test_a_local_server_is_not_said_to_want_a_variable() -> None:
     at = target("anthropic", provider="lm", is_local=True)
     message = DIALECT.failure(401, {}, b"", at).message

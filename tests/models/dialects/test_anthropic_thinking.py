@@ -204,6 +204,16 @@ def test_half_a_turn_without_a_thought_at_its_beginning_is_finished_without_thin
     assert anew["thinking"]["type"] == "enabled"
 
 
+def test_a_summary_is_asked_for_without_earlier_thoughts() -> None:
+    sent = body(*history(THOUGHT), user("Summarise."), at=THINKS, tools=(), summary=True)
+    assert [block["type"] for block in sent["messages"][1]["content"]] == ["tool_use"]
+    assert "thinking" not in sent  # half a turn, see above
+    new = target("anthropic", model="claude-opus-5", can_reason=True)
+    sent = body(*history(THOUGHT, at=new), user("Summarise."), at=new, tools=(), summary=True)
+    assert [block["type"] for block in sent["messages"][1]["content"]] == ["tool_use"]
+    assert sent["thinking"] == SHOWN
+
+
 def test_a_claude_that_is_not_asked_to_think_gets_no_thoughts_back_but_others_do() -> None:
     plain = attrs.evolve(THINKS, choice=Choice())
     assert SENT not in turns(*history(THOUGHT), at=plain)[1]["content"]
