@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from crush_trio.config.load import Config
 from crush_trio.config.schema import CONFIG
 from crush_trio.config.shapes import Anything, ListOf, MapOf, Shape, Table, Text
+from crush_trio.protocol.models import ModelInfo
 
 MASK: Final = "***"
 OFFLINE_PROVIDER: Final = "offline"
@@ -23,11 +25,14 @@ _USER_INFO = re.compile(r"^([^/?#]*//)[^/?#]*@")
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
 
 
-def public(config: Config, *, data_directory: Path) -> dict[str, Any]:
+def public(
+    config: Config, *, data_directory: Path, used: Sequence[ModelInfo] = ()
+) -> dict[str, Any]:
     """The configuration for API answers, with every field that Crush's client needs (CW 10.5).
 
     Args:
         data_directory: The server's own, absolute (contract 3).
+        used: The large and the small model that would be used now, if that is known.
     """
     shown: dict[str, Any] = _shown(CONFIG, config.data)
     options = shown.setdefault("options", {})
@@ -38,7 +43,7 @@ def public(config: Config, *, data_directory: Path) -> dict[str, Any]:
     for name, provider in providers.items():
         provider.setdefault("id", name)
         provider.setdefault("models", [])
-    shown["models"] = _chosen(shown.get("models", {}), providers)
+    shown["models"] = _chosen(_used(shown.get("models", {}), providers, used), providers)
     return shown
 
 
@@ -71,6 +76,36 @@ def _masked(value: Any) -> Any:
     if isinstance(value, list):
         return [_masked(item) for item in value]
     return MASK if isinstance(value, str) and value else value
+
+
+def _used(
+    models: dict[str, Any], providers: dict[str, Any], used: Sequence[ModelInfo]
+) -> dict[str, Any]:
+    """Both slots, each with the model that would be used; ``providers`` gain what it is."""
+    slots = dict(models)
+    for slot, info in zip(("large", "small"), used, strict=False):
+        names = {"provider": info.provider, "model": info.model}
+        same = models.get(slot, {}).items() >= names.items()
+        slots[slot] = models[slot] if same else names
+        provider = providers.setdefault(info.provider, _provider(info.provider))
+        if all(model.get("id") != info.model for model in provider["models"]):
+            provider["models"].append(_model(info.model) | _facts(info))
+    return slots
+
+
+def _facts(info: ModelInfo) -> dict[str, Any]:
+    """What is known of a model, in the shape of CW 10.2."""
+    return {
+        "name": info.name or info.model,
+        "cost_per_1m_in": info.cost_per_1m_in or 0,
+        "cost_per_1m_out": info.cost_per_1m_out or 0,
+        "cost_per_1m_in_cached": info.cost_per_1m_in_cached or 0,
+        "cost_per_1m_out_cached": info.cost_per_1m_out_cached or 0,
+        "context_window": info.context_window,
+        "default_max_tokens": info.max_output_tokens,
+        "can_reason": info.can_reason,
+        "supports_attachments": info.supports_attachments is True,
+    }
 
 
 def _chosen(models: dict[str, Any], providers: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,8 +86,11 @@ class WorkspaceSetup(Protocol):
         """The fixed environment of tool processes (contract 7)."""
         ...
 
-    def public(self) -> dict[str, Any]:
-        """The configuration as answered over HTTP, secrets masked (CW 10.5)."""
+    def public(self, used: Sequence[ModelInfo] = ()) -> dict[str, Any]:
+        """The configuration as answered over HTTP, secrets masked (CW 10.5).
+
+        ``used`` are the large and the small model that would be used now, if that is known.
+        """
         ...
 
 
@@ -97,6 +100,18 @@ class Chosen:
 
     model: Model
     notices: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Listed:
+    """A model that is known; ``available`` if it can be used with the keys there are.
+
+    ``chosen`` is ``large`` or ``small`` if it is used where nobody names one, ``large`` if both.
+    """
+
+    info: ModelInfo
+    available: bool
+    chosen: str | None = None
 
 
 class Kit(Protocol):
@@ -110,10 +125,14 @@ class Kit(Protocol):
         """
         ...
 
-    def describe(self, workspace: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """The public configuration, and sentences its user should know; blocking.
+    async def describe(
+        self, workspace: Path, env: Mapping[str, str]
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The public configuration with the models that would be used (CW 10.5), and sentences
+        its user should know.
 
-        A configuration that cannot be used is a sentence, and the defaults in its place.
+        A configuration that cannot be used is a sentence, and the defaults in its place. ``env``
+        is as in `model`.
         """
         ...
 
@@ -148,8 +167,23 @@ class Kit(Protocol):
         """
         ...
 
-    def models(self) -> tuple[ModelInfo, ...]:
-        """Every model that can be named."""
+    async def used(self, workspace: Path, env: Mapping[str, str]) -> tuple[ModelInfo, ...]:
+        """The large and the small model where nobody names one; nothing if they are refused.
+
+        Raises:
+            ConfigError: The configuration is wrong.
+        """
+        ...
+
+    async def models(self, workspace: Path | None, env: Mapping[str, str]) -> tuple[Listed, ...]:
+        """Every model that is known, those that need no provider last; ``env`` as in `model`.
+
+        Args:
+            workspace: Whose configuration counts; ``None`` is the user's own alone.
+
+        Raises:
+            ConfigError: That configuration is wrong.
+        """
         ...
 
     def processes(self, on_live: OnLive, folder: str) -> ProcessHost:

@@ -1,4 +1,4 @@
-"""Which models there are, and the model behind a name such as ``offline/scout``."""
+"""The models that need no provider: the built-in planner, and scripts that play a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crush_trio.models.script_schema import load_script
 from crush_trio.protocol.errors import DecodeError, Refused
 
 DEFAULT_MODEL: Final = f"{SCOUT.provider}/{SCOUT.model}"
-_AVAILABLE: Final = f"{DEFAULT_MODEL}, script/<absolute path of a JSON file>"
+SCRIPT: Final = "script"
 
 
 def available() -> tuple[ModelInfo, ...]:
@@ -20,8 +20,18 @@ def available() -> tuple[ModelInfo, ...]:
     return (SCOUT,)
 
 
-def resolve(name: str | None, *, allow_script: bool) -> Model:
-    """The model called ``name`` (``provider/model``); ``None`` is `DEFAULT_MODEL`.
+def default() -> Model:
+    """What is left when nothing was asked for, configured or found (contract 9)."""
+    return Scout()
+
+
+def is_built_in(name: str) -> bool:
+    """Whether a model's name belongs here, whether or not there is such a model."""
+    return name.partition("/")[0] in (SCOUT.provider, SCRIPT)
+
+
+def resolve(name: str, *, allow_script: bool) -> Model:
+    """The model called ``name``, which `is_built_in`; blocking.
 
     Reads the file of a script, so that a mistake in it is refused before the run is accepted.
 
@@ -32,27 +42,15 @@ def resolve(name: str | None, *, allow_script: bool) -> Model:
         Refused: ``unknown_model`` for a name that means nothing here or a broken script file,
             ``model_not_allowed`` for a script when ``allow_script`` is false.
     """
-    if name is None:
-        return Scout()
-    provider, slash, model = name.partition("/")
-    if not slash:
-        raise Refused(
-            "unknown_model",
-            f"model '{name}' names no provider: write provider/model; available: {_AVAILABLE}",
-        )
-    if provider == "script":
+    provider, _, model = name.partition("/")
+    if provider == SCRIPT:
         return _script(model, allow_script)
-    if provider != SCOUT.provider:
+    if model not in ("", SCOUT.model):
         raise Refused(
             "unknown_model",
-            f"provider '{provider}' is not supported by this version; available: {_AVAILABLE}",
+            f"provider '{provider}' has no model '{model}'; there is {DEFAULT_MODEL}",
         )
-    if model != SCOUT.model:
-        raise Refused(
-            "unknown_model",
-            f"provider '{provider}' has no model '{model}'; available: {_AVAILABLE}",
-        )
-    return Scout()
+    return default()
 
 
 def _script(file: str, allow_script: bool) -> Model:

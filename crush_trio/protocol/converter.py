@@ -17,6 +17,7 @@ from crush_trio.protocol import strict
 from crush_trio.protocol.events import (
     AgentEvent,
     Bye,
+    ConfigChanged,
     Hello,
     MessageDelta,
     Ping,
@@ -68,6 +69,7 @@ _ALWAYS: dict[type[Any], frozenset[str]] = {
     Session: frozenset(attrs.fields_dict(Session)) - {"todos"},
     RunComplete: frozenset({"session_id", "run_id", "message_id", "outcome", "usage", "processes"}),
     AgentEvent: frozenset({"type"}),
+    ConfigChanged: frozenset({"workspace_id"}),
     MessageDelta: frozenset(attrs.fields_dict(MessageDelta)) - {"tool_call_id"},
     ToolOutput: frozenset(attrs.fields_dict(ToolOutput)) - {"run_id", "job_id"},
     q.Choice: frozenset({"id", "label"}),

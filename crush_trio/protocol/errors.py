@@ -17,6 +17,8 @@ STATUS: Final[dict[str, int]] = {
     "path_unreadable": 400,
     "record_file": 400,
     "unknown_model": 400,
+    "unknown_provider": 400,
+    "key_missing": 400,
     "no_language_model": 400,
     "command_empty": 400,
     "command_too_long": 400,

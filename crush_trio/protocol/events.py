@@ -38,11 +38,11 @@ CHANGES = ("created", "updated", "deleted")
 
 @attrs.frozen
 class AgentEvent:
-    """An agent's notice: ``type`` is agent_finished, error or summarize. CW's ``message`` is left
-    out.
+    """An agent's notice: ``type`` is agent_finished, error, summarize or prune. CW's ``message`` is
+    left out.
 
-    ``tokens_before`` and ``tokens_after`` (additions to CW, of summarize) say how large the
-    conversation was for the model, and how large its summary is.
+    ``tokens_before`` and ``tokens_after`` (additions to CW, of summarize and prune) say how large
+    the conversation was for the model, and how large its summary, or what is sent of it, is.
     """
 
     type: str
@@ -90,9 +90,14 @@ class PermissionNotification:
 
 @attrs.frozen
 class ConfigChanged:
-    """The configuration of a workspace changed."""
+    """The configuration of a workspace changed, or its default permission mode.
+
+    ``error`` (an addition to CW) is the sentence why it cannot be used now. Runs that have begun
+    go on with what they have; new ones are refused until it is repaired.
+    """
 
     workspace_id: str
+    error: str = ""
 
 
 Payload: TypeAlias = (

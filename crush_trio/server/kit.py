@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -13,16 +13,26 @@ from typing import Any
 import attrs
 import trio
 
-from crush_trio.agent.ports import Decision, Model, ModelInfo, PermissionAsk, ProcessHost, Tool
-from crush_trio.config.keys import environment_keys, providers_without_key
+from crush_trio.agent.ports import (
+    Decision,
+    Model,
+    ModelInfo,
+    PermissionAsk,
+    ProcessHost,
+    Titler,
+    Tool,
+)
+from crush_trio.config.expand import layered
 from crush_trio.config.files import Identity
 from crush_trio.config.load import Config, fingerprint, load_config
 from crush_trio.config.public import public
-from crush_trio.host.kit import Chosen, OnLive
+from crush_trio.host.kit import Chosen, Listed, OnLive
 from crush_trio.models import registry
 from crush_trio.models.record import RecordingModel, check_record_file
-from crush_trio.protocol.errors import ConfigError, Refused, StoreError
+from crush_trio.protocol.errors import ConfigError, CrushError, Refused, StoreError
 from crush_trio.protocol.runs import LeftProcess, ProcessReport
+from crush_trio.server.providers.listing import listing
+from crush_trio.server.providers.models import Models
 from crush_trio.tools.catalogue import builtin_tools
 from crush_trio.tools.cgroup import Cgroup
 from crush_trio.tools.environment import tool_environment
@@ -33,6 +43,7 @@ from crush_trio.tools.recorded import kill_recorded
 from crush_trio.tools.spill import CallSpill, SpillArea
 
 logger = logging.getLogger(__name__)
+
 
 @attrs.frozen
 class Setup:
@@ -71,9 +82,9 @@ class Setup:
         """See `host.kit.WorkspaceSetup`."""
         return tool_environment(os.environ, allow=self.config.env_allow)
 
-    def public(self) -> dict[str, Any]:
+    def public(self, used: Sequence[ModelInfo] = ()) -> dict[str, Any]:
         """See `host.kit.WorkspaceSetup`."""
-        return public(self.config, data_directory=self.data_dir)
+        return public(self.config, data_directory=self.data_dir, used=used)
 
 
 @attrs.define(eq=False)
@@ -86,6 +97,7 @@ class ServerKit:
 
     data_dir: Path
     spill: SpillArea
+    network: Models
     cgroup: Cgroup | None = None
     live: dict[int, tuple[LeftProcess, ...]] = attrs.field(factory=dict, init=False)
     _keys: Iterator[int] = attrs.field(factory=count, init=False)
@@ -104,28 +116,52 @@ class ServerKit:
             logger.warning("%s: %s", workspace, notice)
         return setup
 
-    def describe(self, workspace: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    async def describe(
+        self, workspace: Path, env: Mapping[str, str]
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """See `host.kit.Kit`; who only looks at workspaces is not kept out by a broken file."""
         try:
-            setup = self.setup(workspace)
+            setup = await trio.to_thread.run_sync(self.setup, workspace, abandon_on_cancel=True)
         except ConfigError as exc:
             return public(Config({}), data_directory=self.data_dir), (str(exc),)
-        return setup.public(), setup.notices
+        return setup.public(await self._used(setup.config, env)), setup.notices
 
     async def model(
         self, name: str | None, workspace: Path, *, local: bool, env: Mapping[str, str]
     ) -> Chosen:
         """See `host.kit.Kit`."""
-        read = partial(self._model, name, workspace, local=local)
-        return Chosen(await trio.to_thread.run_sync(read, abandon_on_cancel=True))
+        if name is not None and registry.is_built_in(name):
+            return await _built_in(name, allow_script=local)
+        setup = await trio.to_thread.run_sync(self.setup, workspace, abandon_on_cancel=True)
+        return await self._choose(name, setup.config, local=local, env=env)
 
-    def _model(self, name: str | None, workspace: Path, *, local: bool) -> Model:
-        if name is None:
-            config = self.setup(workspace).config
-            name = config.model()
-            if name is None:
-                _refuse_half_configured(config)
-        return registry.resolve(name, allow_script=local)
+    async def _choose(
+        self,
+        name: str | None,
+        config: Config,
+        *,
+        local: bool,
+        env: Mapping[str, str],
+        asks: bool = True,
+    ) -> Chosen:
+        wanted = config.model() if name is None else None
+        if wanted is not None and registry.is_built_in(wanted):
+            return await _built_in(wanted, allow_script=local)
+        chosen = await self.network.choose(name, config, env, asks=asks)
+        return chosen or Chosen(registry.default())
+
+    async def used(self, workspace: Path, env: Mapping[str, str]) -> tuple[ModelInfo, ...]:
+        """See `host.kit.Kit`."""
+        setup = await trio.to_thread.run_sync(self.setup, workspace, abandon_on_cancel=True)
+        return await self._used(setup.config, env)
+
+    async def _used(self, config: Config, env: Mapping[str, str]) -> tuple[ModelInfo, ...]:
+        try:
+            model = (await self._choose(None, config, local=True, env=env, asks=False)).model
+        except CrushError:
+            return ()
+        small = model.titler() if isinstance(model, Titler) else None
+        return model.info, (small or model).info
 
     def check_record(self, path: str, *, local: bool) -> None:
         """See `host.kit.Kit`; who may have files read may have them written (contract 9)."""
@@ -139,11 +175,20 @@ class ServerKit:
 
     def recording(self, model: Model, path: str) -> Model:
         """See `host.kit.Kit`."""
-        return RecordingModel(model, Path(path))
+        return RecordingModel(model, Path(path), self.network.secrets)
 
-    def models(self) -> tuple[ModelInfo, ...]:
+    async def models(self, workspace: Path | None, env: Mapping[str, str]) -> tuple[Listed, ...]:
         """See `host.kit.Kit`."""
-        return registry.available()
+        config = await trio.to_thread.run_sync(self._config, workspace, abandon_on_cancel=True)
+        providers = await self.network.everywhere(config)
+        used = await self._used(config, env)
+        environ = layered(env, os.environ)
+        return listing(providers.values(), environ, registry.available(), used)
+
+    def _config(self, workspace: Path | None) -> Config:
+        if workspace is not None:
+            return self.setup(workspace).config
+        return load_config(None, environ=os.environ, data_dir=self.data_dir)
 
     def processes(self, on_live: OnLive, folder: str) -> ProcessHost:
         """See `host.kit.Kit`; the live launchers are remembered for the gate (contract 7)."""
@@ -215,21 +260,6 @@ class ServerKit:
         return decide(ask, mode, allow, deny, workspace=workspace)
 
 
-def _refuse_half_configured(config: Config) -> None:
-    """The built-in planner is taken only if nothing else was meant (contract 9).
-
-    Raises:
-        Refused: ``unknown_model``: a provider is configured or a key is set, but this version
-            speaks to no network model.
-    """
-    meant = sorted({*config.providers, *environment_keys(os.environ)})
-    if not meant:
-        return
-    lacking = providers_without_key(config, os.environ)
-    if lacking:
-        raise Refused("unknown_model", f"The provider {lacking[0]!r} has no API key; set it.")
-    raise Refused(
-        "unknown_model",
-        f"The provider {meant[0]!r} is set up, but this version speaks to no network models; "
-        "use -m offline/scout.",
-    )
+async def _built_in(name: str, *, allow_script: bool) -> Chosen:
+    read = partial(registry.resolve, name, allow_script=allow_script)
+    return Chosen(await trio.to_thread.run_sync(read, abandon_on_cancel=True))

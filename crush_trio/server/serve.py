@@ -34,9 +34,11 @@ from crush_trio.server.edge.sockets import BoundSocket, TcpBind, UnixBind, bind,
 from crush_trio.server.edge.tokens import load_tokens
 from crush_trio.server.kit import ServerKit
 from crush_trio.server.options import ServeOptions
+from crush_trio.server.providers.models import Models
 from crush_trio.server.routes import (
     agent,
     clients,
+    config,
     crush,
     events,
     jobs,
@@ -53,6 +55,7 @@ from crush_trio.server.routes import (
     workspaces,
 )
 from crush_trio.server.services import Services
+from crush_trio.server.settings import Settings
 from crush_trio.server.watchdog import Budget, start_watchdog
 from crush_trio.store.sqlite import SqliteStore, open_store
 from crush_trio.tools.cgroup import process_control, server_cgroup
@@ -121,10 +124,14 @@ async def _open_parts(
         closing_s=Budget.of(options.shutdown_timeout_s).store_s,
     ) as store:
         cleanup.enter_context(_logging_to(options.data_dir, verbose=options.verbose))
-        async with server_cgroup(options.data_dir) as cgroup, Connections():
+        async with server_cgroup(options.data_dir) as cgroup, Connections() as connections:
             logger.info("tool processes are kept together by %s", process_control(cgroup))
             outputs = SpillArea(options.data_dir / "outputs")
-            yield store, journal, ServerKit(options.data_dir, outputs, cgroup)
+            yield (
+                store,
+                journal,
+                ServerKit(options.data_dir, outputs, Models(options.data_dir, connections), cgroup),
+            )
 
 
 async def _serve_with(
@@ -157,6 +164,7 @@ async def _serve_with(
                     _announce(bound)
                     if options.idle_exit_s is not None:
                         host.nursery.start_soon(_stop_when_idle, host, options.idle_exit_s, stop)
+                    host.nursery.start_soon(services.settings.watch)
                     await stop.event.wait()
                     # One step: refuse new prompts, and be found by nobody any more.
                     host.stop()
@@ -196,7 +204,8 @@ def _services(
         pid=os.getpid(),
         process_control=process_control(kit.cgroup),
     )
-    return Services(host, store, kit, options, version, stop.event, stop.request)
+    settings = Settings(host, kit, options.data_dir)
+    return Services(host, store, kit, options, version, stop.event, stop.request, settings)
 
 
 def _bind_all(options: ServeOptions) -> Iterator[BoundSocket]:
@@ -228,7 +237,7 @@ def _create_app(
     )
     app = create_quart_app(gate, access_log)
     for routes in (
-        *(system, agent, workspaces, sessions, clients, crush),
+        *(system, agent, workspaces, sessions, clients, crush, config),
         *(runs, queue, prompts, stream, events, whole),
         *(permissions, questions, kinds, jobs),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -24,6 +24,7 @@ from crush_trio.protocol.sessions import Session
 from crush_trio.server.edge.answers import json_response
 from crush_trio.server.edge.call import current_call
 from crush_trio.server.options import ServeOptions
+from crush_trio.server.settings import Settings
 from crush_trio.store.contract import Store
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Services:
     version: VersionInfo
     stopping: trio.Event
     request_stop: Callable[[str], None]
+    settings: Settings
 
 
 def answer(value: Any, status: int = 200) -> TrioResponse:
@@ -130,6 +132,16 @@ def asker() -> str | None:
         Refused: ``bad_request``: it is not a UUID.
     """
     return client_id_of(request.args.get("client_id"))
+
+
+def callers_env(workspace: Workspace | None) -> Mapping[str, str]:
+    """What the client that asks has sent of its environment, see `Presence.environment`.
+
+    Raises:
+        Refused: ``bad_request``: its ``client_id`` is not a UUID.
+    """
+    client_id = asker()
+    return {} if workspace is None else workspace.presence.environment(client_id)
 
 
 def client_argument() -> str:

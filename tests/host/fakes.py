@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from crush_trio.agent.ports import (
     ToolResult,
     ToolSpec,
 )
-from crush_trio.host.kit import Chosen, OnLive
+from crush_trio.host.kit import Chosen, Listed, OnLive
 from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.messages import TextPart
 from crush_trio.protocol.runs import LeftProcess, ProcessReport, Usage
@@ -309,7 +309,7 @@ class FakeKit:
         """Nothing."""
         return {}
 
-    def public(self) -> dict[str, Any]:
+    def public(self, used: Sequence[ModelInfo] = ()) -> dict[str, Any]:
         """Nothing."""
         return {}
 
@@ -319,9 +319,17 @@ class FakeKit:
             raise self.setup_error
         return self
 
-    def describe(self, workspace: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    async def describe(
+        self, workspace: Path, env: Mapping[str, str]
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Nothing to say."""
+        await trio.lowlevel.checkpoint()
         return {}, ()
+
+    async def used(self, workspace: Path, env: Mapping[str, str]) -> tuple[ModelInfo, ...]:
+        """Nothing is known."""
+        await trio.lowlevel.checkpoint()
+        return ()
 
     async def model(
         self, name: str | None, workspace: Path, *, local: bool, env: Mapping[str, str]
@@ -338,9 +346,10 @@ class FakeKit:
         """Without the recording."""
         return model
 
-    def models(self) -> tuple[ModelInfo, ...]:
+    async def models(self, workspace: Path | None, env: Mapping[str, str]) -> tuple[Listed, ...]:
         """The one there is."""
-        return (self.fake.info,)
+        await trio.lowlevel.checkpoint()
+        return (Listed(self.fake.info, available=True, chosen="large"),)
 
     def job_process(
         self,

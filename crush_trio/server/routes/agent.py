@@ -12,7 +12,7 @@ from crush_trio.protocol.errors import CrushError
 from crush_trio.protocol.models import ModelInfo
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
-from crush_trio.server.services import Services, answer, asker
+from crush_trio.server.services import Services, answer, callers_env
 
 BASE = "/v1/workspaces/<workspace_id>"
 
@@ -28,7 +28,7 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         workspace = host.find_open(row.id)
         busy = workspace is not None and workspace.is_any_busy()
         try:
-            env = workspace.presence.environment(asker()) if workspace is not None else {}
+            env = callers_env(workspace)
             chosen = await services.kit.model(None, Path(row.path), local=True, env=env)
             info = chosen.model.info
         except CrushError:

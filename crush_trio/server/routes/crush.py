@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import trio
 from quart import Blueprint, request
 from quart.typing import ResponseReturnValue
 
@@ -19,7 +18,7 @@ from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import SessionId
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
-from crush_trio.server.services import Services, answer, body_as
+from crush_trio.server.services import Services, answer, body_as, callers_env
 from crush_trio.store.contract import Transaction
 
 BASE = "/v1/workspaces/<workspace_id>"
@@ -40,8 +39,9 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     host = services.host
 
     async def config_of(workspace_id: str) -> dict[str, Any]:
-        path = Path(host.row(workspace_id).path)
-        return (await trio.to_thread.run_sync(services.kit.describe, path))[0]
+        row = host.row(workspace_id)
+        env = callers_env(host.find_open(row.id))
+        return (await services.kit.describe(Path(row.path), env))[0]
 
     @routes.get(f"{BASE}/skills")
     @routes.get(f"{BASE}/mcp/pending-auth")
@@ -61,11 +61,6 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     async def nothing_to_start(workspace_id: str) -> ResponseReturnValue:
         host.row(workspace_id)
         return empty_response()
-
-    @routes.get(f"{BASE}/project/needs-init")
-    async def needs_init(workspace_id: str) -> ResponseReturnValue:
-        host.row(workspace_id)
-        return answer({"needs_init": False})  # nothing of ours waits for a first set-up
 
     @routes.get(f"{BASE}/providers")
     async def providers(workspace_id: str) -> ResponseReturnValue:

@@ -51,7 +51,8 @@ def add_routes(app: EdgeApp, services: Services) -> None:
 
     @routes.get("/v1/models")
     async def models() -> ResponseReturnValue:
-        return answer(services.kit.models())
+        listed = await services.kit.models(None, {})
+        return answer([each.info for each in listed if each.available])
 
     @routes.post("/v1/control")
     async def control() -> ResponseReturnValue:

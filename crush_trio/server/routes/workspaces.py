@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -11,7 +12,6 @@ from quart import Blueprint, request
 from quart.typing import ResponseReturnValue
 
 from crush_trio.host.joining import join_workspace
-from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import WorkspaceId
 from crush_trio.protocol.requests import CreateWorkspace, Snapshot, WorkspaceInfo
@@ -24,6 +24,7 @@ from crush_trio.server.services import (
     answer,
     body_as,
     by_caller,
+    callers_env,
     client_argument,
     client_id_of,
     seen,
@@ -36,9 +37,9 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     routes = Blueprint("workspaces", __name__)
     host = services.host
 
-    def info(row: WorkspaceRow, workspace: Workspace | None) -> WorkspaceInfo:
-        """Blocking: reads the configuration of the directory."""
-        config, notices = services.kit.describe(Path(row.path))
+    async def info(row: WorkspaceRow, env: Mapping[str, str]) -> WorkspaceInfo:
+        config, notices = await services.kit.describe(Path(row.path), env)
+        workspace = host.find_open(row.id)
         return WorkspaceInfo(
             id=row.id,
             path=row.path,
@@ -57,9 +58,12 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         client_id = client_id_of(body.client_id)
         workspace = await join_workspace(host, path, client_id, environment(body.env))
         with host.using(workspace):
+            services.settings.note(
+                workspace, await trio.to_thread.run_sync(services.settings.state, path)
+            )
             if body.yolo:
                 await workspace.set_default_mode("allow", current_call().principal)
-            described = await trio.to_thread.run_sync(info, workspace.row, workspace)
+            described = await info(workspace.row, workspace.presence.environment(client_id))
         return answer(attrs.evolve(described, ignored=ignored))
 
     @routes.get("/v1/workspaces")
@@ -67,25 +71,26 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         rows = [workspace.row for workspace in host.workspaces()]
         if request.args.get("known") == "true":
             rows = list(host.known.values())
-        return answer(
-            [await trio.to_thread.run_sync(info, row, host.find_open(row.id)) for row in rows]
-        )
+        return answer([await info(row, callers_env(host.find_open(row.id))) for row in rows])
 
     @routes.get("/v1/workspaces/<workspace_id>")
     async def show(workspace_id: str) -> ResponseReturnValue:
         row = host.row(workspace_id)
-        return answer(await trio.to_thread.run_sync(info, row, host.find_open(row.id)))
+        return answer(await info(row, callers_env(host.find_open(row.id))))
 
     @routes.get("/v1/workspaces/<workspace_id>/config")
     async def config(workspace_id: str) -> ResponseReturnValue:
         workspace = await host.open(workspace_id)
         setup = await trio.to_thread.run_sync(services.kit.setup, workspace.path)
-        return answer(setup.public())
+        used = await services.kit.used(workspace.path, callers_env(workspace))
+        return answer(setup.public(used))
 
     @routes.delete("/v1/workspaces/<workspace_id>")
     async def release(workspace_id: str) -> ResponseReturnValue:
         if request.args.get("purge") == "true":
+            path = Path(host.row(workspace_id).path)
             await host.purge(workspace_id)
+            await trio.to_thread.run_sync(services.settings.forget, path)
             return empty_response()
         client_id = client_argument()
         workspace = host.find_open(WorkspaceId(workspace_id))
