@@ -78,11 +78,21 @@ class ChatReader:
             if event == "error":
                 raise stream_failure(text, self.target) from None
             raise self._malformed(f"it sent {exc}") from exc
+        except RecursionError:
+            raise self._malformed("it sent data that is nested too deeply") from None
         if text.endswith("[DONE]"):
             self.is_done = True
 
     def end(self) -> StepEnd:
         """How the answer ended; see `AnswerReader.end`."""
+        try:
+            return self._ended()
+        except Broken as exc:
+            raise self._malformed(f"it sent {exc}") from exc
+        except RecursionError:
+            raise self._malformed("it sent data that is nested too deeply") from None
+
+    def _ended(self) -> StepEnd:
         for is_thought, text in self._tags.end():
             self._put(is_thought, text)
         self._say(self._text.end())
@@ -100,10 +110,7 @@ class ChatReader:
             self._show(found.text)
         reason = self._reason()
         self._end_thought(final=True)
-        try:
-            self._calls.end()
-        except Broken as exc:
-            raise self._malformed(f"it sent {exc}") from exc
+        self._calls.end()
         return StepEnd(reason, self._usage, self._cost)
 
     # --- one chunk ------------------------------------------------------------------------

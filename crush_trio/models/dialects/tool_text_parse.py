@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 
 from crush_trio.agent.ports import ToolSpec
+from crush_trio.models.dialects.halves import encodable
 
 _BLANKS: Final = re.compile(r"\s*")
 _DECODER: Final = json.JSONDecoder(strict=False)  # models put raw line ends into strings
@@ -163,7 +164,7 @@ def _call_in(item: Any) -> TextCall | None:
     names = (item.get("name"), inner, item.get("tool"), item.get("tool_name"))
     name = next((found for found in names if found), None)
     keys = ("arguments", "parameters", "args", "input")
-    arguments = next((item[key] for key in keys if item.get(key) is not None), {})
+    arguments: Any = next((item[key] for key in keys if item.get(key) is not None), {})
     if type(arguments) is str:
         arguments, _ = _json(arguments, 0) if arguments.strip() else ({}, 0)
     if type(name) is not str or type(arguments) is not dict:
@@ -172,7 +173,8 @@ def _call_in(item: Any) -> TextCall | None:
 
 
 def _call(name: str, arguments: Mapping[str, Any]) -> TextCall:
-    return TextCall(name, json.dumps(arguments, ensure_ascii=False, separators=(",", ":")))
+    text = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+    return TextCall(encodable(name), encodable(text))
 
 
 def _typed(value: str, key: str, schema: Mapping[str, Any]) -> Any:

@@ -245,6 +245,39 @@ def test_data_that_is_not_json_or_no_object_is_malformed(data: str) -> None:
     assert caught.value.kind is Kind.MALFORMED
 
 
+def outcome(events: Sequence[tuple[str, str]]) -> Kind | None:
+    """The class of the failure that these events are, if they are one."""
+    try:
+        play(DIALECT, events, at=AT)
+    except Failure as failure:
+        return failure.kind
+    return None
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("choices", 0, "delta", "content"),
+        ("choices", 0, "delta", "reasoning_details"),
+        ("choices", 0, "delta", "tool_calls", 0, "function", "arguments"),
+        ("choices", 0, "delta", "tool_calls", 0, "extra_content"),
+    ],
+)
+@pytest.mark.parametrize("depth", [20, 400, 505, 5_000])
+def test_deep_nesting_is_malformed_at_most(place: tuple[Any, ...], depth: int) -> None:
+    deep = '{"thinking":[' * depth + "]}" * depth
+    whole = json.dumps(replaced(place, "HERE")).replace('"HERE"', deep)
+    assert outcome([("message", whole), ("message", "[DONE]")]) in (None, Kind.MALFORMED)
+
+
+@pytest.mark.parametrize("depth", [20, 400, 505, 5_000])
+def test_deep_nesting_of_a_call_as_text_is_malformed_at_most(depth: int) -> None:
+    deep = '{"a":[' * depth + "]}" * depth
+    text = f'<tool_call>{{"name":"view","arguments":{deep}}}</tool_call>'
+    delta = json.dumps({"choices": [{"delta": {"content": text}}]})
+    assert outcome([("message", delta), ("message", "[DONE]")]) in (None, Kind.MALFORMED)
+
+
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_stream_that_breaks_off_anywhere_fails_or_brought_whole_calls(name: str) -> None:
     """R-RETRY, mid-stream: half an answer is an error; calls are never run with half of theirs."""

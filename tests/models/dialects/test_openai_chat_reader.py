@@ -272,3 +272,59 @@ def test_nothing_is_read_after_the_end_was_announced() -> None:
         reader.feed(event, data)
     assert reader.is_done
     assert (reader.end().reason, told.text) == ("end_turn", "x")
+
+
+def call(name: str | None, arguments: str, **more: object) -> dict[str, object]:
+    """A chunk with one entry of a call."""
+    function = {"arguments": arguments} | ({} if name is None else {"name": name})
+    return chunk({"tool_calls": [{"function": function, **more}]})
+
+
+A, B = '{"file_path":"a.py"}', '{"file_path":"b.py"}'
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([call("view", A, index=0), call("view", B, index=0)], [("view", A), ("view", B)]),
+        ([call("view", A), call(None, B)], [("view", A), ("view", B)]),
+        ([call("view", A, index=0, id="x"), call("view", A, index=0, id="x")], [("view", A)]),
+        ([call("view", A, index=0), call(None, A, index=0)], [("view", A)]),
+        (
+            [call("view", A, id="x", index=0), call("view", B, id="x", index=1)],
+            [("view", A), ("view", B)],
+        ),
+        (
+            [call("view", "", id="x", index=0), call("bash", "{}", id="y", index=0)],
+            [("view", "{}"), ("bash", "{}")],
+        ),
+        ([call("vi", "", index=0), call("ew", "", index=0), call(None, A, index=0)], [("view", A)]),
+        ([call("view", A, index="0"), call(None, "\n", index="0")], [("view", A + "\n")]),
+    ],
+)
+def test_entries_are_taken_for_the_calls_they_must_be(
+    chunks: list[dict[str, object]], expected: list[tuple[str, str]]
+) -> None:
+    """R-COMPAT: missing or repeated indexes, ids, names and arguments."""
+    told = play(DIALECT, sse(*chunks, chunk({}, "tool_calls")))
+    assert [found[1:] for found in told.calls] == expected
+    assert len({found[0] for found in told.calls}) == len(expected)
+
+
+def test_a_whole_answer_needs_no_mark_of_its_end() -> None:
+    assert heard("gateway_whole_answer.json").done
+
+
+def test_other_choices_than_the_first_are_not_mixed_into_it() -> None:
+    other = {"choices": [{"index": 1, "delta": {"content": "no"}}]}
+    assert play(DIALECT, sse(chunk({"content": "yes"}, "stop"), other)).text == "yes"
+
+
+def test_a_usage_of_zeros_is_none_and_the_same_usage_is_said_once() -> None:
+    zeros = {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}
+    counted = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+    answer = chunk({"content": "x"}, "stop")
+    assert usage(play(DIALECT, sse(answer, zeros))) is None
+    told = play(DIALECT, sse(counted, answer, counted, zeros))
+    assert usage(told) == Usage(3, 1)
+    assert sum(isinstance(event, UsageSoFar) for event in told.events) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 import pytest
@@ -118,6 +119,7 @@ def test_recorded_calls_as_text_are_read(
 PROSE = [
     "Models write `<tool_call>` before a call.",
     "The <tool_call> tag begins a call.",
+    'So: `<tool_call>{"name": "view", "arguments": {}}</tool_call>` is how.',
     "See [the docs](https://x.test) and [TOOL_CALLS] too.",
     '```json\n{"name": "my-package", "version": "1.0"}\n```',
     '```json\n{"name": "view", "arguments": {"file_path": "a.py"}}\n```\nis how a call looks.',
@@ -201,11 +203,20 @@ def test_text_before_a_call_is_shown_at_once() -> None:
 
 def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "TOOL_TEXT_CHARS", 1_000)
-    with pytest.raises(Failure) as caught:
-        local('<tool_call>{"name": "bash", "arguments": {"command": "', *["x" * 100] * 20)
-    assert caught.value.kind is Kind.MALFORMED
-    told = local("```json\n", *[" " * 100] * 20)
+    told = Heard()
+    reader = DIALECT.reader(request(tools=(VIEW,)), LOCAL, told.events.append)
+
+    def say(text: str) -> None:
+        reader.feed("message", json.dumps({"choices": [{"delta": {"content": text}}]}))
+
+    say("```json\n")
+    for _ in range(20):
+        say(" " * 100)
     assert len(told.text) == 2008, "what cannot be decided is let go"
+    say('\n```\n<tool_call>{"name": "view", "arguments": {"file_path": "')
+    with pytest.raises(Failure) as caught:
+        say("x" * 2_000)
+    assert caught.value.kind is Kind.MALFORMED
 
 
 THINKING = "Let me see: <tool_call> is a tag.\n"
