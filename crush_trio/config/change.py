@@ -96,10 +96,11 @@ class Files:
         """
         if scope == 1:
             return machine_config_path(self.data_dir, self.workspace)
-        user = user_config_path(self.environ) if scope == 0 else None
+        if scope != 0:
+            raise ConfigError("`scope` must be 0 (the user's file) or 1 (the workspace's).")
+        user = user_config_path(self.environ)
         if user is None:
-            why = "there is no home for the user's file" if scope == 0 else "1 is this workspace"
-            raise ConfigError(f"`scope` must be 0 (the user's file) or 1 (the workspace's): {why}.")
+            raise ConfigError("There is no place for the user's file: HOME is not set.")
         return user
 
     def change(self, scope: int, changes: Sequence[Change]) -> Path:

@@ -77,7 +77,7 @@ def check(
             *_said(config),
             *_templates(config, environ),
             *_providers(config, environ, usual),
-            *_models(config, usual),
+            *_models(config, environ, usual),
             *_ca_file(config),
             *(
                 Finding("key", f"{name} for {who}")
@@ -177,7 +177,7 @@ def _check_address(name: str, provider: Mapping[str, Any], environ: Mapping[str,
     check_url(address, where)
 
 
-def _models(config: Config, usual: Usual) -> Iterator[Finding]:
+def _models(config: Config, environ: Mapping[str, str], usual: Usual) -> Iterator[Finding]:
     given = () if config.options.get("disable_default_providers") else usual
     known = {*BUILT_IN, *given, *config.providers}
     for slot in ("large", "small"):
@@ -187,10 +187,15 @@ def _models(config: Config, usual: Usual) -> Iterator[Finding]:
         where = f"models.{slot}.provider: {quoted(name)}"
         if name not in known:
             meant = nearest(name, known)
-            hint = f"did you mean {meant}?" if meant else "configure it under providers."
+            trust = ", or trust this directory" if config.inert else ""
+            hint = f"did you mean {meant}?" if meant else f"configure it under providers{trust}."
             yield Finding("error", f"{where} is not a provider; {hint}")
         elif config.providers.get(name, {}).get("disable"):
             yield Finding("error", f"{where} is disabled.")
+        elif name not in config.providers:
+            problem = missing_key(name, {}, environ, usual)
+            if problem:
+                yield Finding("error", f"{where} has no key: {problem}.")
 
 
 def _ca_file(config: Config) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from crush_trio import limits
@@ -21,13 +21,22 @@ _MOMENT_S = 0.001  # a shell that has closed its pipes ends at once; bounded by 
 _running: set[subprocess.Popen[bytes]] = set()
 
 
-def run_command(command: str, environ: Mapping[str, str]) -> str:
+def _go_on() -> None:
+    """Nobody gives up."""
+
+
+def run_command(
+    command: str, environ: Mapping[str, str], *, check: Callable[[], None] = _go_on
+) -> str:
     """What ``command`` writes to stdout, without the newlines at its end. Blocks: use a thread.
 
     It runs with ``/bin/sh`` and ``environ``, in the home directory: not in the workspace, where a
     repository's own files could change what a command of the user's does. Its stdin is empty.
     When the shell has ended, or its time is up, its whole process group is killed. Neither the
     command nor its output is ever logged or quoted.
+
+    ``check`` is called every `limits.CONFIG_COMMAND_LOOK_S` and raises when nobody waits any more:
+    then the command is killed, too.
 
     Raises:
         ConfigError: It cannot be started, ends with another code than 0, writes more than
@@ -50,7 +59,7 @@ def run_command(command: str, environ: Mapping[str, str]) -> str:
     try:
         with process:
             try:
-                output, said, overflown = _read(process)
+                output, said, overflown = _read(process, check)
             finally:
                 _kill(process)
     finally:
@@ -62,7 +71,7 @@ def run_command(command: str, environ: Mapping[str, str]) -> str:
     return _text(output)
 
 
-def _read(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes, bool]:
+def _read(process: subprocess.Popen[bytes], check: Callable[[], None]) -> tuple[bytes, bytes, bool]:
     """Stdout, the beginning of stderr, and whether there was too much of the first.
 
     Ends when the shell does, also if something it has started keeps its pipes open.
@@ -79,6 +88,7 @@ def _read(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes, bool]:
         output, said = found.values()
         has_ended = False
         while selector.get_map():
+            check()
             if time.monotonic() >= deadline:
                 raise _too_slow()
             ready = selector.select(0 if has_ended else limits.CONFIG_COMMAND_LOOK_S)
@@ -97,6 +107,7 @@ def _read(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes, bool]:
                 has_ended = True
                 _kill(process)  # what it left behind can write no more
     while not _has_ended(process):
+        check()
         if time.monotonic() >= deadline:
             raise _too_slow()
         time.sleep(_MOMENT_S)

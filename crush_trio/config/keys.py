@@ -60,9 +60,9 @@ def missing_key(
 ) -> str:
     """What to do about the key that a configured provider lacks; ``""`` if it does not lack one.
 
-    It does if its ``api_key`` expands to nothing, or if it has none, needs one by its type and
-    its usual variable is not set. An OAuth token counts as a key; so does a ``$(command)``, which
-    is not run here: what it gives is seen when it is used.
+    It does if its ``api_key`` expands to nothing, or if it has none, needs one by its type or its
+    name and its usual variable is not set. An OAuth token counts as a key; so does a
+    ``$(command)``, which is not run here: what it gives is seen when it is used.
 
     Raises:
         ConfigError: The template cannot be expanded.
@@ -75,7 +75,9 @@ def missing_key(
         found = expand(template, environ, run_command=_not_run, where=where).strip()
         named = " or ".join(dict.fromkeys(_VARIABLE.findall(template)))
         return "" if found else f"set the variable {named}" if named else f"set {where}"
-    if provider.get("type", name) not in _NEEDS_KEY:
+    # One of the known providers, if the configuration does not make something else of the name.
+    is_usual = bool(usual.get(name)) and not (provider.get("type") or provider.get("base_url"))
+    if not is_usual and provider.get("type", name) not in _NEEDS_KEY:
         return ""
     variables = usual.get(name, ())
     if any(environ.get(variable) for variable in variables):

@@ -45,7 +45,7 @@ def user_config_path(environ: Mapping[str, str]) -> Path | None:
 def trust_path(environ: Mapping[str, str]) -> Path | None:
     """The list of trusted directories, beside the user's own file; ``None`` without a home.
 
-    One decision of one person, so it is not kept per server (docs/decisions/0021).
+    One decision of one person, so it is not kept per server (docs/decisions/0016).
     """
     user = user_config_path(environ)
     return None if user is None else user.with_name("trust.json")

@@ -277,15 +277,22 @@ NO_EFFECT = (
     ("lsp",),
     ("hooks",),
     ("env",),
+    ("tools",),
+    ("providers", "*", "aws_auth_refresh"),
     ("options", "skills_paths"),
     ("options", "disabled_skills"),
     ("options", "global_context_paths"),
     ("options", "data_directory"),
-    ("options", "auto_lsp"),
-    ("options", "notifications"),
+    ("options", "debug"),
+    ("options", "debug_lsp"),
+    ("options", "disable_provider_auto_update"),
+    ("options", "attribution"),
     ("options", "disable_metrics"),
+    ("options", "auto_lsp"),
+    ("options", "progress"),
+    ("options", "notifications"),
 )
-"""Keys that are understood and kept, but change nothing in this version."""
+"""Keys that are understood and kept, but change nothing in this version; ``*`` is any name."""
 
 
 def validated(document: Any, source: str) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -10,6 +10,7 @@ import pytest
 
 from crush_trio.config.check import check
 from crush_trio.config.load import review
+from crush_trio.config.paths import machine_config_path
 from crush_trio.config.review import review_text
 
 
@@ -18,7 +19,7 @@ def found(tmp_path: Path, document: Any, **environ: str) -> list[str]:
     user = tmp_path / "user.json"
     user.write_text(json.dumps(document))
     lines = check(None, environ=environ, user_config=user).lines
-    return [line for line in lines if not line.startswith(("read:", "absent:", "model:"))]
+    return [line for line in lines if not line.startswith(("read:", "absent:", "model:", "key:"))]
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,9 @@ def found(tmp_path: Path, document: Any, **environ: str) -> list[str]:
         ({"models": {"small": {"provider": "x/y", "model": "m"}}},
          ['error: models.small.provider: "x/y" is not a provider; configure it under providers.']),
         ({"models": {"large": {"provider": "openai", "model": "m"}}}, []),
+        ({"models": {"large": {"provider": "groq", "model": "m"}}},
+         ['error: models.large.provider: "groq" has no key: set the variable GROQ_API_KEY, or'
+          " providers.groq.api_key."]),
         ({"models": {"large": {"provider": "openai", "model": "m"}},
           "options": {"disable_default_providers": True}},
          ['error: models.large.provider: "openai" is not a provider; configure it under'
@@ -60,7 +64,7 @@ def test_each_fault_is_one_line_that_says_what_to_do(
     tmp_path: Path, document: Any, lines: list[str]
 ) -> None:
     """G14."""
-    said = found(tmp_path, document, HOST="h.example")
+    said = found(tmp_path, document, HOST="h.example", OPENAI_API_KEY="k")
     assert said == lines
     assert "secret" not in "".join(said)
 
@@ -86,10 +90,8 @@ def test_what_was_set_over_http_is_one_of_the_files(tmp_path: Path) -> None:
     work.mkdir()
     before = check(work, environ={}, data_dir=data).lines
     (data / "config").mkdir(parents=True)
-    from crush_trio.config.paths import machine_config_path
-
     path = machine_config_path(data, work)
-    path.write_text('{"options": {"progress": false}}')
+    path.write_text('{"options": {"disable_auto_summarize": true}}')
     after = check(work, environ={}, data_dir=data).lines
     assert set(after) - set(before) == {f"read: {path}: options"}
 
@@ -132,3 +134,66 @@ def test_a_review_shows_commands_and_addresses_in_full_and_masks_secrets(tmp_pat
         assert shown in text
     for masked in ("sk-literal", "sk-2", "gh-1", "k-1", "pass@", "\x1b", "\u202e"):
         assert masked not in text
+
+
+CRUSH_JSON = {
+    "$schema": "https://charm.land/crush.json",
+    "models": {
+        "large": {"model": "claude-sonnet-4-5", "provider": "anthropic", "think": True},
+        "small": {"model": "qwen3-30b", "provider": "lms", "max_tokens": 5000, "temperature": 0.7},
+    },
+    "recent_models": {"large": [{"model": "claude-sonnet-4-5", "provider": "anthropic"}]},
+    "providers": {
+        "lms": {
+            "name": "LM Studio",
+            "base_url": "http://localhost:1234/v1/",
+            "type": "openai-compat",
+            "models": [
+                {
+                    "name": "Qwen 3 30B",
+                    "id": "qwen3-30b",
+                    "cost_per_1m_in": 0,
+                    "context_window": 256000,
+                    "default_max_tokens": 20000,
+                    "can_reason": False,
+                }
+            ],
+        },
+        "gateway": {
+            "type": "anthropic",
+            "base_url": "https://llm.example/anthropic",
+            "api_key": "$GATEWAY_KEY",
+            "extra_headers": {"X-Team": "$(git config user.email)"},
+            "extra_body": {"service_tier": "auto"},
+        },
+        "azure": {
+            "type": "azure",
+            "base_url": "https://me.openai.azure.com",
+            "api_key": "${AZURE_KEY:-unset}",
+        },
+        "bedrock": {"disable": True},
+    },
+    "lsp": {"go": {"command": "gopls", "env": {"GOTOOLCHAIN": "go1.24.5"}}},
+    "mcp": {
+        "files": {"type": "stdio", "command": "node", "args": ["/srv.js"], "timeout": 120},
+        "hub": {"type": "http", "url": "https://h.example", "headers": {"Authorization": "$PAT"}},
+    },
+    "permissions": {"allowed_tools": ["view", "ls", "grep", "edit", "mcp_context7_get-docs"]},
+    "hooks": {"PreToolUse": [{"matcher": "^bash$", "command": "./check.sh", "timeout": 10}]},
+    "options": {
+        "context_paths": [".cursorrules"],
+        "skills_paths": ["~/.config/crush/skills"],
+        "initialize_as": "AGENTS.md",
+        "attribution": {"trailer_style": "co-authored-by", "generated_with": True},
+        "disabled_tools": ["sourcegraph"],
+        "debug": True,
+        "tui": {"compact_mode": True, "diff_mode": "split", "transparent": False},
+        "disable_metrics": True,
+    },
+    "tools": {"ls": {"max_depth": 3}, "grep": {"timeout": 10_000_000_000}},
+}
+
+
+def test_a_crush_json_is_taken_with_no_word_but_about_what_has_no_effect(tmp_path: Path) -> None:
+    said = found(tmp_path, CRUSH_JSON, ANTHROPIC_API_KEY="k", GATEWAY_KEY="k")
+    assert [line.partition(":")[0] for line in said] == ["note", "not run"]

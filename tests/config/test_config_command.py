@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -115,6 +117,20 @@ def test_a_command_without_end_is_killed_with_all_it_has_started(
         _wait_gone(int(pid))
 
 
+@pytest.mark.parametrize("command", ["sleep 60", "exec >&- 2>&-; sleep 60"])
+def test_a_command_nobody_waits_for_any_more_is_killed(tmp_path: Path, command: str) -> None:
+    """G10."""
+    pid = tmp_path / "pid"
+
+    def give_up() -> None:
+        if pid.exists() and pid.read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_command(f"echo $$ >{pid}; {command}", ENVIRON, check=give_up)
+    _wait_gone(int(pid.read_text()))
+
+
 def test_what_a_command_leaves_behind_neither_delays_its_value_nor_stays(tmp_path: Path) -> None:
     """G10."""
     pid = tmp_path / "pid"
@@ -122,6 +138,23 @@ def test_what_a_command_leaves_behind_neither_delays_its_value_nor_stays(tmp_pat
     assert run_command(f"sleep 60 & echo $! >{pid}; echo key", ENVIRON) == "key"
     assert time.monotonic() - before < 5
     _wait_gone(int(pid.read_text()))
+
+
+def test_what_goes_on_talking_after_the_shell_has_ended_is_not_listened_to() -> None:
+    before = time.monotonic()
+    assert run_command("yes >&2 & echo key", ENVIRON) == "key"
+    assert time.monotonic() - before < 5
+
+
+def test_a_command_cannot_read_what_its_server_is_given() -> None:
+    program = (
+        "import os; from crush_trio.config.command import run_command;"
+        "print(repr(run_command('cat', dict(os.environ))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input="typed", capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "''\n"
 
 
 def test_who_hides_from_the_group_cannot_hold_up_the_value(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,5 +198,19 @@ def test_keys_without_effect_are_keys_of_the_table() -> None:
     for path in NO_EFFECT:
         shape: Shape = CONFIG
         for key in path:
-            assert isinstance(shape, Table)
-            shape = shape.keys[key]
+            if key == "*":
+                assert isinstance(shape, MapOf)
+                shape = shape.value
+            else:
+                assert isinstance(shape, Table)
+                shape = shape.keys[key]
+
+
+def test_the_page_about_configuration_names_every_key_of_the_first_two_levels() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
+    options = CONFIG.keys["options"]
+    assert isinstance(options, Table)
+    missing = [key for key in (*CONFIG.keys, *options.keys) if f"`{key}" not in page]
+    assert missing == []
+    without_effect = page.partition("## Without effect")[2]
+    assert [path for path in NO_EFFECT if f"`{path[-1]}" not in without_effect] == []
