@@ -98,7 +98,7 @@ def _is_what_it_says(request: Pruned, frame: int) -> None:
 
 
 async def test_a_turn_leaves_old_output_out_and_says_so_before_it_summarises() -> None:
-    """R-COMPACT: an event with the size before and after; what is stored stays whole."""
+    """R63, R-COMPACT: an event with the size before and after; what is stored stays whole."""
     model = Windowed(steps=8)
     taken, journal = windowed(model, looking(*[1_800] * 8))
     assert (await taken.take()).outcome is Outcome.COMPLETED

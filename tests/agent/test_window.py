@@ -27,7 +27,7 @@ from crush_trio.protocol.messages import (
     ToolCallPart,
     ToolResultPart,
 )
-from crush_trio.protocol.runs import Outcome, Usage
+from crush_trio.protocol.runs import Limits, Outcome, Usage
 from tests.agent.turn_kit import RUN, SESSION, ListJournal, SmallTool, turn_of
 from tests.agent.windowed import Windowed
 
@@ -138,6 +138,53 @@ async def test_a_prompt_that_joins_and_fills_the_window_is_dealt_with_before_it_
     assert len(journal.resets) == 1
 
 
+def test_a_conversation_is_what_was_counted_and_what_has_changed_since() -> None:
+    """R63: what was added is estimated; what is left out is a share of what was counted."""
+    full = Fullness(10_000, estimate=600)
+    full.stepped(Usage(2_000, 100), 100)
+    assert full.tokens() == 2_100
+    full.estimate += 300
+    assert full.tokens() == 2_400
+    full.estimate = 350  # half of the 700 that were counted
+    assert full.tokens() == 1_050
+
+
+def test_a_sessions_count_speaks_of_what_its_last_answer_had_seen() -> None:
+    """CW 5.11, R65: of a summary alone it says nothing of the tools; what came later is added."""
+    history = earlier(10)
+    size = sizes.of_messages(history)
+    full = Fullness(10_000, 500, 20, frame=50)
+    full.begin(history, 50 + size)
+    full.estimate = 50 + size + 30
+    assert full.tokens() == 520 + 30
+    nobody = Fullness(10_000, 5, frame=50)  # the title was named, and no answer ever came
+    nobody.begin(history[:1], 50 + size)
+    nobody.estimate = 50 + size + 30
+    assert nobody.tokens() == 50 + size + 30
+    summary = attrs.evolve(history[0], is_summary_message=True)
+    after = Fullness(10_000, 0, 20, frame=50)
+    after.begin([summary], 50 + sizes.of_message(summary))
+    after.estimate = 50 + sizes.of_message(summary) + 30
+    assert after.tokens() == 20 + 50 + 30
+    none = Fullness(10_000, 900, 20, frame=50)
+    none.begin([], 50)
+    none.estimate = 80
+    assert none.tokens() == 80
+
+
+def test_a_window_that_was_too_small_is_remembered_as_the_provider_counts() -> None:
+    """R-COMPACT: also if our estimates are half of that."""
+    full = Fullness(0, 5_900, 100, estimate=3_000, counted_at=3_000)
+    full.refused()
+    assert full.is_due()
+    full.estimate = 2_900
+    full.stepped(Usage(4_700, 100), 10)
+    assert full.is_due(), "a fifth of 6,000 is left"
+    full.estimate = 2_000
+    full.stepped(Usage(3_000, 100), 10)
+    assert not full.is_due()
+
+
 def test_what_was_written_to_the_cache_was_sent_too() -> None:
     """CW 5.11: Anthropic's input does not count it."""
     full = Fullness(1_000)
@@ -175,7 +222,35 @@ async def test_an_answer_is_given_no_more_room_than_there_is(
     assert answer_room(window, tokens, usual) == room
 
 
+async def test_each_request_asks_for_no_longer_answer_than_has_room_behind_it() -> None:
+    """Also one for a summary; a limit of the run that is smaller stays."""
+    model = Windowed(steps=3, usual=2_000)
+    taken, _ = windowed(model, looking(5_000, 8_500, 10))
+    await taken.take()
+    rooms = [request.max_output_tokens for request in model.requests]
+    assert rooms[0] is None
+    assert any(request.summary for request in model.requests)
+    for request, room in zip(model.requests, rooms, strict=True):
+        limit = 2_000 if room is None else room
+        assert sizes.of_messages(request.messages) + limit <= model.window
+    assert any(room is not None for room in rooms)
+    model = Windowed(steps=1, usual=2_000)
+    taken, _ = windowed(model, looking(9_000), limits=Limits(max_output_tokens=50))
+    await taken.take()
+    assert model.requests[0].max_output_tokens == 50
+
+
 # --- too long -----------------------------------------------------------------------------
+
+
+async def test_the_answer_so_far_is_that_before_the_request_that_was_too_long() -> None:
+    """R54: when nothing helps, the run's text is what the model said last."""
+    model = Windowed(told=0, steps=9, words=40_000)
+    taken, _ = windowed(model, looking(*[9_000] * 9))
+    with pytest.raises(ModelError) as failed:
+        await taken.take()
+    assert failed.value.code == "context_overflow"
+    assert taken.progress.text == "I look."
 
 
 @pytest.mark.parametrize("told", [0, 100_000])
@@ -193,6 +268,8 @@ async def test_a_request_that_is_too_long_is_made_shorter(told: int) -> None:
     assert taken.progress.text == "done"
     asked = [request.step for request in model.requests if not request.summary]
     assert sorted(set(asked)) == list(range(1, 11)), "the steps are counted without those"
+    assert taken.progress.tool_calls == 9
+    assert len(model.refused) == 1, "from then on the window is known"
 
 
 async def test_a_prompt_alone_that_is_too_long_ends_the_run_at_once() -> None:
@@ -215,6 +292,7 @@ async def test_where_nothing_may_be_left_out_the_provider_has_the_last_word() ->
     with pytest.raises(ModelError) as failed:
         await taken.take()
     assert failed.value.code == "context_too_long"
+    assert journal.messages()[-1].text() == "half", "what it said before stays"
     assert "tokens are too many" in failed.value.message
     assert "--no-compact" in failed.value.message
     assert (journal.prunings, journal.summaries, len(model.refused)) == ([], [], 1)

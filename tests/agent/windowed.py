@@ -36,7 +36,8 @@ class Windowed:
     """Asks for a tool in each of ``steps`` steps, and then answers.
 
     ``window`` is what it really takes, ``told`` what it says, ``chars`` how many characters are a
-    token for it. With ``counts`` it reports usage. A summary is ``words`` long, of what it thinks.
+    token for it. With ``counts`` it reports usage. A summary is ``words`` characters long.
+    ``usual`` is the limit of its answers.
     """
 
     window: int = 4_096
@@ -45,6 +46,7 @@ class Windowed:
     steps: int = 3
     counts: bool = True
     words: int = 200
+    usual: int = 0
     requests: list[ModelRequest] = attrs.field(factory=list)
     refused: list[tuple[int, int]] = attrs.field(factory=list)
     """Place among ``requests`` and size of each one that was too long."""
@@ -52,7 +54,7 @@ class Windowed:
     @property
     def info(self) -> ModelInfo:
         """What it says of itself."""
-        return ModelInfo("fake", "small", context_window=self.told, supports_attachments=True)
+        return ModelInfo("fake", "small", context_window=self.told, max_output_tokens=self.usual)
 
     def size(self, request: ModelRequest) -> int:
         """What it counts."""
@@ -69,11 +71,14 @@ class Windowed:
         size = self.size(request)
         if size >= self.window:
             self.refused.append((len(self.requests) - 1, size))
+            emit(TextDelta("half"))  # a provider that finds out while it streams
+            emit(ToolCallStart("half", "look"))
             raise ModelError("context_too_long", f"{size} tokens are too many.", title="Too long")
         if request.summary:
             emit(TextDelta("s" * self.words))
             return self._end("end_turn", size, self.words)
         if request.step <= self.steps:
+            emit(TextDelta("I look."))
             emit(ToolCallStart(f"c{request.step}", "look"))
             emit(ToolCallEnd(f"c{request.step}", f'{{"n": {request.step}}}'))
             return self._end("tool_use", size, 12)

@@ -321,3 +321,41 @@ async def test_a_server_with_a_create_pending_is_not_idle(clock: MockClock, worl
     assert world.host.is_idle()
     presence(world).hold(A)
     assert not world.host.is_idle()
+
+
+async def test_what_a_client_brought_is_there_as_long_as_its_claim(
+    clock: MockClock, world: World
+) -> None:
+    """Contract 7: in memory, per client; of one without a name it is that of the first (R21)."""
+    here = presence(world)
+    assert here.environment(A) == here.environment(None) == {}
+    here.hold(B)
+    here.hold(A, {"KEY": "a"})
+    here.hold(A)  # again, without: it takes nothing back
+    assert (here.environment(A), here.environment(B)) == ({"KEY": "a"}, {})
+    assert here.environment(None) == {"KEY": "a"}
+    here.hold(A, {"KEY": "b"})
+    assert here.environment(A) == {"KEY": "b"}
+    assert "b" not in repr(here)
+    here.release(A)
+    assert here.environment(A) == here.environment(None) == {}
+    here.hold(A, {"KEY": "c"})
+    await trio.sleep(limits.CREATE_HOLD_S + 0.01)
+    assert here.environment(A) == {}
+
+
+async def test_a_run_keeps_the_environment_it_was_accepted_with(
+    clock: MockClock, world: World
+) -> None:
+    """A queued run outlives what its client claims."""
+    gate = Gate()
+    world.kit.fake.act = gate
+    first = world.submit("one")
+    queued = world.submit("two", env={"KEY": "a"})
+    await gate.wait_entered()
+    gate.open()
+    await quiet()
+    assert first.ended.is_set()
+    assert queued.ended.is_set()
+    assert world.kit.envs == [{}, {"KEY": "a"}]
+    assert "KEY" not in repr(queued)

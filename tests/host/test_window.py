@@ -6,10 +6,18 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from crush_trio.agent.ports import Emit, ModelError, ModelRequest, StepEnd, ToolContext, ToolResult
-from crush_trio.protocol.runs import Outcome
+from crush_trio.agent.ports import (
+    Emit,
+    ModelError,
+    ModelRequest,
+    StepEnd,
+    TextDelta,
+    ToolContext,
+    ToolResult,
+)
+from crush_trio.protocol.runs import Outcome, Usage
 from tests.agent.windowed import Windowed
-from tests.host.fakes import FakeTool
+from tests.host.fakes import FakeTool, ask_for
 from tests.host.world import ME, World, next_start, payload
 
 
@@ -96,9 +104,10 @@ async def test_where_nothing_may_be_left_out_the_run_fails_with_what_to_do(
     assert "--no-compact" in record.error.message
     assert len(model.refused) == 1
     assert not [request for request in model.requests if request.summary]
-    finish = (await world.messages())[-1].finish()
+    last = [message for message in await world.messages() if message.role == "assistant"][-1]
+    finish = last.finish()
     assert finish is not None
-    assert (finish.reason, finish.message) == ("error", "Too long")
+    assert (last.text(), finish.reason, finish.message) == ("half", "error", "Too long")
 
 
 async def test_a_run_that_cannot_be_made_to_fit_says_so(clock: MockClock, world: World) -> None:
@@ -129,12 +138,21 @@ async def test_a_cancel_after_a_refusal_ends_the_run(clock: MockClock, world: Wo
 
 
 async def test_the_sessions_cost_is_what_is_known(clock: MockClock, world: World) -> None:
-    """R-COST: the run's is unknown as soon as one step's is."""
-    model = world.kit.fake
-    model.info = type(model.info)("fake", "m")
-    (record,) = await world.ended(world.submit("hello"))
-    assert record.cost_usd is None
+    """R-COST, CW 5.11: the run's is unknown as soon as one step's is; what was written to a cache
+    is part of the prompt's size."""
+
+    async def look(context: ToolContext) -> ToolResult:
+        return ToolResult("seen")
+
+    async def last(request: ModelRequest, emit: Emit) -> StepEnd:
+        emit(TextDelta("done"))
+        return StepEnd("end_turn", Usage(1, 7, 20, 300))  # nobody knows what a cache costs here
+
+    world.kit.tools = (FakeTool("look", look),)
+    world.kit.fake.acts["go"] = ask_for("look", then=last)
+    (record,) = await world.ended(world.submit("go"))
+    assert (record.outcome, record.cost_usd) == (Outcome.COMPLETED, None)
     found = await world.store.session(world.session.id)
     assert found is not None
-    assert found[1].cost == 0.0
-    assert (found[1].prompt_tokens, found[1].completion_tokens) == (10, 5)
+    assert found[1].cost == pytest.approx((10 + 5 * 2) / 1e6)
+    assert (found[1].prompt_tokens, found[1].completion_tokens) == (321, 7)
