@@ -40,6 +40,8 @@ class NetworkModel:
     It keeps no state between requests: one instance serves any number of runs.
 
     Args:
+        target: What it asks.
+        connections: What it is asked over.
         titler: What gives sessions their titles; without it, this model.
         times: How long the provider may take.
         random: Where the jitter of waits comes from.
@@ -54,8 +56,8 @@ class NetworkModel:
         times: TimeLimits = TimeLimits(),  # noqa: B008  # frozen
         random: random.Random | None = None,
     ) -> None:
-        self._target = target
-        self._connections = connections
+        self.target = target
+        self.connections = connections
         self._titler = titler
         self._times = times
         self._random = random
@@ -63,7 +65,7 @@ class NetworkModel:
     @property
     def info(self) -> ModelInfo:
         """What this model is, as configuration and catalogue say."""
-        return self._target.info
+        return self.target.info
 
     def titler(self) -> Model | None:
         """What to ask for a title."""
@@ -75,9 +77,9 @@ class NetworkModel:
         Raises:
             ModelError: It failed for good; the message says how often it was tried.
         """
-        await self._connections.ready()
+        await self.connections.ready()
         retries = Retries(trio.current_time(), self._random or random.Random())
-        access = await resolve(self._target.provider)
+        access = await resolve(self.target.provider)
         refreshed = False
         while True:
             try:
@@ -86,7 +88,7 @@ class NetworkModel:
                 failure = exc
             if failure.kind is Kind.AUTH and not refreshed:
                 refreshed, before = True, access
-                access = await resolve(self._target.provider)
+                access = await resolve(self.target.provider)
                 if access != before:  # the key has changed since: a fresh one may do (CW 5.6)
                     emit(StreamReset(1, 1, 0.0, failure.message))
                     continue
@@ -102,13 +104,13 @@ class NetworkModel:
         Raises:
             ModelError: It does not say.
         """
-        target = self._target
+        target = self.target
         speaks = dialect(target.provider.dialect)
         access = await resolve(target.provider)
         try:
             call = speaks.models_call(access)
             answer = await get(
-                self._connections,
+                self.connections,
                 call.url,
                 headers=call.headers,
                 is_local=target.provider.is_local,
@@ -121,11 +123,11 @@ class NetworkModel:
             raise exc.error() from None
 
     async def _attempt(self, request: ModelRequest, access: Access, emit: Emit) -> StepEnd:
-        target = self._target
+        target = self.target
         speaks = dialect(target.provider.dialect)
         call = _marked(speaks.call(request, target, access), request.session_id)
         return await attempt(
-            self._connections.client(target.provider),
+            self.connections.client(target.provider),
             speaks,
             call,
             lambda note: speaks.reader(request, target, note),

@@ -14,6 +14,7 @@ import attrs
 import pytest
 import trio
 
+from crush_trio import limits
 from crush_trio.agent.ports import ModelEvent, StreamReset
 from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.model import NetworkModel
@@ -33,7 +34,7 @@ from tests.models.network.provider import (
 )
 
 CLOSES_WITHIN_S = 0.25
-"""What issue and peers promise: so late at most the provider sees that nobody listens."""
+"""So late at most a provider sees that nobody listens."""
 
 
 async def hangs_in_the_body(exchange: Exchange) -> None:
@@ -182,8 +183,11 @@ async def test_the_wait_before_a_retry_can_be_cancelled() -> None:
         assert connections.open_connections == (0, 1)
 
 
-async def test_two_hundred_cancels_leave_nothing_and_the_next_call_works() -> None:
-    """No connection, socket or task is left."""
+async def test_two_hundred_cancels_leave_nothing_and_the_next_call_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No connection, socket or task is left, and no place in the pool is lost."""
+    monkeypatch.setattr(limits, "MODEL_CONNECTIONS", 5)
     chance = random.Random(7)
     async with asked(in_turn(*([hangs_in_the_body] * 1_000))) as (model, provider, connections):
         await stopped(model, provider.arrived.wait)

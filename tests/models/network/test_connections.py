@@ -10,6 +10,7 @@ import zlib
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from crush_trio import limits
@@ -91,6 +92,20 @@ async def test_a_kept_connection_that_ends_while_it_is_asked_is_no_failure() -> 
             await model.stream(request(), events.append)
             assert (text_of(events), resets(events)) == ("Hello.", [])
         assert len(provider.exchanges) == 3
+        assert provider.connections == 2
+
+
+async def test_what_comes_unasked_is_not_the_next_answer() -> None:
+    async def says_more(exchange: Exchange) -> None:
+        await HELLO_ANSWER(exchange)
+        await exchange.send(whole(408, b"too slow", connection="close"))
+
+    async with asked(in_turn(says_more, HELLO_ANSWER)) as (model, provider, _):
+        for _ in range(2):
+            events: list[ModelEvent] = []
+            await model.stream(request(), events.append)
+            assert (text_of(events), resets(events)) == ("Hello.", [])
+            await trio.testing.wait_all_tasks_blocked(0.01)  # it has come by now
         assert provider.connections == 2
 
 

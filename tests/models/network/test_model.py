@@ -78,7 +78,7 @@ async def test_an_answer_is_streamed_piece_by_piece() -> None:
 
 
 async def test_what_may_pass_is_asked_again_after_a_wait(autojump_clock: MockClock) -> None:
-    """R-RETRY: each retry is an event, with its wait before the next attempt."""
+    """Each retry is an event, with its wait before the next attempt."""
     async with asked_in_memory(in_turn(BUSY, BUSY, streaming(*HELLO))) as (model, provider, _):
         events: list[ModelEvent] = []
         await model.stream(request(), events.append)
@@ -120,7 +120,7 @@ async def test_a_stream_that_breaks_off_is_asked_again_from_the_start(
 async def test_after_the_last_try_the_error_says_how_often_it_was_asked(
     answer: Answering, code: str, times: int, autojump_clock: MockClock
 ) -> None:
-    """R-EMPTY, R-RETRY: empty and broken answers get one retry, others three."""
+    """Empty and broken answers get one retry, others three."""
     error, events, requests = await failure_of(answer)
     assert error.code == code
     assert error.retryable
@@ -143,7 +143,7 @@ async def test_after_the_last_try_the_error_says_how_often_it_was_asked(
 async def test_what_will_not_pass_is_asked_once(
     status: int, body: bytes, code: str, autojump_clock: MockClock
 ) -> None:
-    """R-RETRY: quota, auth and filter are never retried."""
+    """Quota, auth and filter are never retried."""
     error, events, requests = await failure_of(sending(whole(status, body)))
     assert (error.code, error.retryable, requests, events) == (code, False, 1, [])
 
@@ -281,7 +281,7 @@ async def test_titles_come_from_another_model_if_there_is_one() -> None:
         alone = model_at("http://127.0.0.1:1", connections)
         assert isinstance(alone, Titler)
         assert alone.titler() is alone
-        small = NetworkModel(alone._target, connections, titler=lambda: None)
+        small = NetworkModel(alone.target, connections, titler=lambda: None)
         assert small.titler() is None
 
 

@@ -114,7 +114,6 @@ async def hello(running: FakeProvider, connections: Connections, *, is_local: bo
 async def test_https_goes_through_a_tunnel_that_sees_no_key(
     authority: trustme.CA, authority_file: Path
 ) -> None:
-    """R-PROXY."""
     async with provider(authority) as running, proxying(running.port) as (proxy, where):
         environ = {"HTTPS_PROXY": f"http://me:secret@{where}"}
         async with Connections(authority_file, environ) as connections:
@@ -170,7 +169,7 @@ async def test_what_runs_on_this_machine_is_asked_without_a_proxy() -> None:
     ids=["407", "403", "closed", "cut", "garbage"],
 )
 async def test_a_proxy_that_refuses_is_named(answer: bytes, words: str) -> None:
-    """R-PROXY: one sentence, exit 4, asked once."""
+    """One sentence, exit 4, asked once."""
     async with proxying(1, answer=answer) as (proxy, where):
         async with Connections(environ={"HTTPS_PROXY": f"http://me:pw@{where}"}) as connections:
             model = model_at(f"https://{NAME}", connections)

@@ -76,7 +76,6 @@ def test_the_variables_say_which_proxy(environ: dict[str, str], scheme: str, exp
 def test_no_proxy_names_what_is_reached_directly(
     name: str, no_proxy: str, host: str, direct: bool
 ) -> None:
-    """R-PROXY."""
     assert (used({"ALL_PROXY": P, name: no_proxy}, host=host) == "") is direct
 
 

@@ -32,7 +32,7 @@ def tries(kind: Kind, *, should: bool | None = None, seed: int = 1) -> list[Agai
 
 @pytest.mark.parametrize("kind", Kind)
 def test_each_class_is_retried_as_often_as_its_meaning_says(kind: Kind) -> None:
-    """R-RETRY: quota, auth and filter are never retried."""
+    """Quota, auth and filter are never retried."""
     *again, end = tries(kind)
     assert len(again) == CLASSES[kind].retries
     assert isinstance(end, Failure)

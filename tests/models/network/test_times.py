@@ -32,6 +32,7 @@ from tests.models.network.provider import (
     Exchange,
     MemoryEnd,
     chunk,
+    event,
     silent,
 )
 
@@ -48,10 +49,10 @@ async def end_of(answer: Answering) -> tuple[ModelError, list[ModelEvent], float
         started, first = trio.current_time(), 0.0
         events: list[ModelEvent] = []
 
-        def emit(event: ModelEvent) -> None:
+        def emit(piece: ModelEvent) -> None:
             nonlocal first
-            events.append(event)
-            if isinstance(event, StreamReset) and not first:
+            events.append(piece)
+            if isinstance(piece, StreamReset) and not first:
                 first = trio.current_time() - started
 
         with pytest.raises(ModelError) as caught:
@@ -60,10 +61,13 @@ async def end_of(answer: Answering) -> tuple[ModelError, list[ModelEvent], float
         return caught.value, events, first
 
 
+COUNTED = event('{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}')
+
+
 async def keeps_alive(exchange: Exchange) -> None:
-    """Sends comments and empty pieces for ever, as proxies and loading servers do."""
+    """Sends comments, empty pieces and counts for ever, as proxies and loading servers do."""
     while not exchange.closed.is_set():
-        await exchange.send(chunk(b": still here\n\n"), say(""))
+        await exchange.send(chunk(b": still here\n\n"), say(""), COUNTED)
         await trio.sleep(10)
 
 

@@ -102,7 +102,6 @@ async def test_an_authority_nobody_knows_is_not_trusted(authority: trustme.CA) -
 async def test_the_sentence_names_each_file_that_was_used(
     authority: trustme.CA, tmp_path: Path
 ) -> None:
-    """R-PROXY."""
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(str(other))
     async with (
@@ -115,7 +114,6 @@ async def test_the_sentence_names_each_file_that_was_used(
 
 
 async def test_an_added_authority_is_trusted(authority: trustme.CA, authority_file: Path) -> None:
-    """R-PROXY."""
     async with (
         https_provider(authority) as provider,
         Connections(authority_file, {}) as configured,
@@ -147,7 +145,7 @@ async def test_a_directory_of_authorities_is_added(
 
 
 async def test_what_is_added_replaces_nothing(authority_file: Path) -> None:
-    """R-PROXY: a company's own authority does not cut off the rest of the world."""
+    """A company's own authority does not cut off the rest of the world."""
     plain = await Connections(environ={}).certificates.context()
     environ = {"SSL_CERT_FILE": str(authority_file)}
     more = await Connections(authority_file, environ).certificates.context()
