@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import attrs
+import trio
 
 from crush_trio import limits
 from crush_trio.config.access import reach
@@ -62,7 +64,7 @@ class ProviderAccess:
         """
         environ = layered(self.env, os.environ)
         known = self.known
-        found = reach(known.id, known.table, environ, run_command=run_command)
+        found = reach(known.id, known.table, environ, run_command=run_cancellable)
         base_url = found.base_url or ("" if known.table.get("base_url") else known.facts.base_url)
         if not base_url:
             raise ConfigError(no_address(known))
@@ -70,6 +72,16 @@ class ProviderAccess:
         headers = found.headers.items()
         self.secrets.add(key, *(value for name, value in headers if _SECRET_HEADER.search(name)))
         return Access(base_url, key, found.headers)
+
+
+def run_cancellable(command: str, environ: Mapping[str, str]) -> str:
+    """`run_command`, killed when the run that waits for it in this thread is cancelled (G10)."""
+    return run_command(command, environ, check=_check_cancelled)
+
+
+def _check_cancelled() -> None:
+    with suppress(RuntimeError):  # no thread of Trio's: nobody can cancel it
+        trio.from_thread.check_cancelled()
 
 
 def no_address(known: Known) -> str:
