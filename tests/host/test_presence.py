@@ -334,9 +334,9 @@ async def test_what_a_client_brought_is_there_as_long_as_its_claim(
     here.hold(A)  # again, without: it takes nothing back
     assert (here.environment(A), here.environment(B)) == ({"KEY": "a"}, {})
     assert here.environment(None) == {"KEY": "a"}
-    here.hold(A, {"KEY": "b"})
-    assert here.environment(A) == {"KEY": "b"}
-    assert "b" not in repr(here)
+    here.hold(A, {"KEY": "another-key"})
+    assert here.environment(A) == {"KEY": "another-key"}
+    assert "another-key" not in repr(here)
     here.release(A)
     assert here.environment(A) == here.environment(None) == {}
     here.hold(A, {"KEY": "c"})
@@ -349,13 +349,11 @@ async def test_a_run_keeps_the_environment_it_was_accepted_with(
 ) -> None:
     """A queued run outlives what its client claims."""
     gate = Gate()
-    world.kit.fake.act = gate
-    first = world.submit("one")
-    queued = world.submit("two", env={"KEY": "a"})
-    await gate.wait_entered()
-    gate.open()
-    await quiet()
-    assert first.ended.is_set()
-    assert queued.ended.is_set()
+    world.kit.fake.acts["gate"] = gate
+    first = world.submit("gate")
+    queued = world.submit("then", env={"KEY": "a"})
+    await gate.reached.wait()
+    gate.go.set()
+    await world.ended(first, queued)
     assert world.kit.envs == [{}, {"KEY": "a"}]
     assert "KEY" not in repr(queued)

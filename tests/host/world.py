@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ class World:
         if_busy: str = "enqueue",
         session: Session | None = None,
         kind: str = "prompt",
+        env: Mapping[str, str] | None = None,
         **named: Any,
     ) -> OpenRun:
         """Accept a prompt, or a run of another kind, without waiting; ids count from r1."""
@@ -84,6 +85,7 @@ class World:
             principal="me",
             model=self.kit.fake if kind != "shell" else None,
             kind=kind,
+            env=env,
         )
 
     async def ended(self, *runs: OpenRun) -> list[RunRecord]:
