@@ -29,6 +29,20 @@ logger = logging.getLogger(__name__)
 _State = tuple[Identity, ...] | None
 
 
+def certificates_file() -> Path | None:
+    """The certificates that count for the whole server besides the system's; blocking.
+
+    Named by the user's own files alone, and read when the server starts: its connections are
+    shared by all workspaces. A configuration that cannot be used does not keep it from starting.
+    """
+    try:
+        named = load_config(None, environ=os.environ).options.get("ca_file")
+    except ConfigError as exc:
+        logger.warning("%s", exc)
+        return None
+    return Path(named) if named else None
+
+
 @attrs.define(eq=False)
 class Settings:
     """Changes configuration, and tells the open workspaces about every change (CW 2.7).

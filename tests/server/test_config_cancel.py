@@ -16,7 +16,7 @@ async def test_a_command_is_killed_when_its_run_is_cancelled(tmp_path: Path) -> 
     written = tmp_path / "pid"
     command = f"echo $$ >{written}.new; mv {written}.new {written}; sleep 60"
     run = partial(run_cancellable, command, {"PATH": os.environ["PATH"]})
-    with trio.fail_after(20):
+    with trio.fail_after(8):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(trio.to_thread.run_sync, abandon_on_cancel=True), run)
             while not written.exists():  # noqa: ASYNC110  # a process makes it
