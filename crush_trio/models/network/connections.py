@@ -46,6 +46,7 @@ class Connections:
         self._environ = dict(os.environ if environ is None else environ)
         self.certificates = Certificates(ca_file, self._environ)
         self._clients: dict[bool, tuple[httpx2.AsyncClient, Transport]] = {}
+        self._others: dict[Path, Connections] = {}
         self._is_closed = False
 
     async def __aenter__(self) -> Connections:
@@ -76,10 +77,22 @@ class Connections:
             self._clients[is_local] = self._make({} if is_local else self._environ)
         return self._clients[is_local][0]
 
+    def trusting(self, ca_file: Path | None) -> Connections:
+        """The same with another ``ca_file``: what a workspace's configuration adds is believed
+        for its own requests only. They are closed together.
+        """
+        if ca_file is None or ca_file == self.certificates.ca_file:
+            return self
+        if ca_file not in self._others:
+            self._others[ca_file] = Connections(ca_file, self._environ, dial=self._dial)
+            self._others[ca_file]._is_closed = self._is_closed
+        return self._others[ca_file]
+
     @property
     def open_connections(self) -> tuple[int, int]:
         """How many connections are in use, and how many are kept for later."""
         counts = [transport.open_connections for _, transport in self._clients.values()]
+        counts += [other.open_connections for other in self._others.values()]
         return sum(busy for busy, _ in counts), sum(idle for _, idle in counts)
 
     async def aclose(self) -> None:
@@ -87,6 +100,8 @@ class Connections:
         self._is_closed = True
         for _, transport in self._clients.values():
             transport.close_all()
+        for other in self._others.values():
+            await other.aclose()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _make(self, environ: Mapping[str, str]) -> tuple[httpx2.AsyncClient, Transport]:

@@ -67,6 +67,19 @@ async def test_a_connection_is_kept_for_the_next_request() -> None:
         assert connections.open_connections == (0, 1)
 
 
+async def test_a_connection_is_kept_for_its_own_provider_only() -> None:
+    async with (
+        fake_provider(streaming(say("one"), *HELLO[2:])) as one,
+        fake_provider(streaming(say("two"), *HELLO[2:])) as two,
+        Connections(environ={}) as connections,
+    ):
+        for provider, said in ((one, "one"), (two, "two"), (one, "one")):
+            events: list[ModelEvent] = []
+            await model_at(provider.url, connections).stream(request(), events.append)
+            assert text_of(events) == said
+        assert (one.connections, two.connections) == (1, 1)
+
+
 async def test_a_kept_connection_that_has_ended_is_no_failure() -> None:
     """It closed while nobody used it: no retry is counted, no wait, no event."""
 

@@ -157,6 +157,14 @@ async def test_what_runs_on_this_machine_is_asked_without_a_proxy() -> None:
         assert await hello(running, connections, is_local=True) == "Hello."
 
 
+async def test_a_local_provider_is_asked_directly_whatever_its_name_is() -> None:
+    async with (
+        fake_provider(streaming(*HELLO), host="0.0.0.0") as running,
+        Connections(environ={"HTTP_PROXY": "http://127.0.0.1:1"}) as connections,
+    ):
+        assert await hello(running, connections, is_local=True) == "Hello."
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

@@ -24,6 +24,7 @@ from tests.models.network.provider import (
     Answering,
     FakeProvider,
     fake_provider,
+    head,
     in_turn,
     sending,
     streaming,
@@ -155,6 +156,24 @@ async def test_what_is_added_replaces_nothing(authority_file: Path) -> None:
     assert more.check_hostname
 
 
+async def test_what_one_workspace_trusts_is_not_trusted_by_others(
+    authority: trustme.CA, authority_file: Path
+) -> None:
+    async with https_provider(authority) as provider, Connections(environ={}) as connections:
+        await refusal(provider, connections)
+        trusting = connections.trusting(authority_file)
+        assert await hello(provider, trusting) == "Hello."
+        assert connections.trusting(authority_file) is trusting
+        assert connections.trusting(None) is connections
+        provider.exchanges.clear()
+        with pytest.raises(ModelError, match="not trusted here"):
+            await hello(provider, connections)
+        assert connections.open_connections == (0, 1)
+    assert trusting.open_connections == (0, 0)
+    with pytest.raises(trio.ClosedResourceError):
+        trusting.client_for(is_local=False)
+
+
 async def test_an_expired_certificate_is_named_as_such(
     authority: trustme.CA, authority_file: Path
 ) -> None:
@@ -225,6 +244,19 @@ async def test_who_does_not_speak_tls_is_named_as_such() -> None:
             await model_at(url, connections).stream(request(), lambda _: None)
         assert caught.value.code == "provider_tls"
         nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_may_end_with_its_connection(
+    authority: trustme.CA, authority_file: Path
+) -> None:
+    """Many servers close TLS without a word of farewell."""
+    plain = b'data: {"choices":[{"delta":{"content":"Hello."},"finish_reason":"stop"}]}\n\n'
+    unframed = head(200, content_type="text/event-stream", connection="close") + plain
+    async with (
+        https_provider(authority, answer=sending(unframed, then_close=True)) as provider,
+        Connections(authority_file, {}) as connections,
+    ):
+        assert await hello(provider, connections) == "Hello."
 
 
 async def test_an_answer_cut_inside_tls_is_cut(authority: trustme.CA, authority_file: Path) -> None:
