@@ -62,28 +62,6 @@ async def list_runs(flags: ServerFlags, everything: bool, limit: int, as_json: b
     return 0
 
 
-async def list_models(flags: ServerFlags, wanted: str, as_json: bool) -> int:
-    """``models``: those whose ``provider/model`` or name contains ``wanted``."""
-    async with linked(flags) as link:
-        models = await link.api.models()
-    needle = wanted.casefold()
-    shown = [
-        model
-        for model in models
-        if needle in f"{text(model, 'provider')}/{text(model, 'model')}".casefold()
-        or needle in text(model, "name").casefold()
-    ]
-    if as_json:
-        await write_lines([shown])
-        return 0
-    for model in shown:
-        remark = "" if model.get("is_language_model", True) else "  (no language model)"
-        say(f"{text(model, 'provider')}/{text(model, 'model')}{remark}")
-    if not shown:
-        warn(f"no model matches {wanted!r}")
-    return 0 if shown else exit_codes.FAILED
-
-
 async def stop(flags: ServerFlags) -> int:
     """``stop``: ask, then wait until nothing listens any more."""
     target = target_of(flags)

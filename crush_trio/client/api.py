@@ -18,7 +18,7 @@ from crush_trio.client.shapes import (
     parse_objects,
     text,
 )
-from crush_trio.limits import REQUEST_TIMEOUT_S
+from crush_trio.limits import CATALOGUE_FETCH_S, REQUEST_TIMEOUT_S
 
 OUR_NAME = "crush-trio"
 """The ``by`` of a control request: marks our own command line (contract 3)."""
@@ -61,9 +61,23 @@ class Api:
         """``shutdown``, or ``shutdown_if_idle`` (409 while it is in use)."""
         await self._call("POST", "/v1/control", {"command": command, "by": OUR_NAME})
 
-    async def models(self) -> list[JsonObject]:
-        """Every model the server knows, as ``ModelInfo`` objects."""
-        return parse_objects(await self._get("/v1/models"), "the list of models")
+    async def models(
+        self, workspace: str | None = None, client_id: str | None = None
+    ) -> list[JsonObject]:
+        """Every model the server knows, as ``ModelInfo`` objects with ``available``, ``chosen``.
+
+        The configuration of ``workspace`` counts, and the keys that ``client_id`` has sent there.
+        """
+        given = {"all": "true", "workspace_id": workspace, "client_id": client_id}
+        query = urlencode({key: value for key, value in given.items() if value is not None})
+        return parse_objects(await self._get(f"/v1/models?{query}"), "the list of models")
+
+    async def refresh_models(self, url: str | None = None) -> JsonObject:
+        """Have a newer catalogue fetched, from ``url`` or where the configuration says."""
+        body = {} if url is None else {"url": url}
+        timeout = CATALOGUE_FETCH_S + REQUEST_TIMEOUT_S
+        raw = await self._call("POST", "/v1/models/refresh", body, timeout=timeout)
+        return parse_object(raw, "the refreshed catalogue")
 
     # --- workspaces and sessions --------------------------------------------------------
 
@@ -222,10 +236,18 @@ class Api:
         return answer.body
 
     async def _call(
-        self, method: str, target: str, body: Mapping[str, Any] | None, *, repeatable: bool = False
+        self,
+        method: str,
+        target: str,
+        body: Mapping[str, Any] | None,
+        *,
+        repeatable: bool = False,
+        timeout: float = REQUEST_TIMEOUT_S,
     ) -> bytes:
         raw = None if body is None else orjson.dumps(body)
-        answer = await self._http.exchange(method, target, raw, repeatable=repeatable)
+        answer = await self._http.exchange(
+            method, target, raw, repeatable=repeatable, timeout=timeout
+        )
         if answer.status >= 400:
             raise refusal(answer.status, answer.body)
         return answer.body

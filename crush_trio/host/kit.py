@@ -186,6 +186,18 @@ class Kit(Protocol):
         """
         ...
 
+    async def refresh_models(self, url: str | None) -> dict[str, Any]:
+        """Fetch a newer list of models, from ``url`` or where the user's configuration says.
+
+        What it found, ready for JSON; see `models.catalogue.refresh.Refreshed`.
+
+        Raises:
+            Refused: ``bad_request``, ``catalogue_unreachable``, ``catalogue_invalid`` or
+                ``catalogue_unwritable``; the present list stays.
+            ConfigError: The configuration that should say where from is wrong.
+        """
+        ...
+
     def processes(self, on_live: OnLive, folder: str) -> ProcessHost:
         """The owner of one run's tool processes; ``on_live`` hears of each change.
 

@@ -158,6 +158,13 @@ class ControlRequest:
 
 
 @attrs.frozen
+class RefreshModels:
+    """``POST /v1/models/refresh``: where from; ``None`` leaves it to the configuration."""
+
+    url: str | None = None
+
+
+@attrs.frozen
 class WorkspaceInfo:
     """A workspace as answered by the server (CW 13.1, 10.5).
 

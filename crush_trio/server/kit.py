@@ -28,6 +28,7 @@ from crush_trio.config.load import Config, fingerprint, load_config
 from crush_trio.config.public import public
 from crush_trio.host.kit import Chosen, Listed, OnLive
 from crush_trio.models import registry
+from crush_trio.models.catalogue.refresh import CATALOGUE_URL
 from crush_trio.models.record import RecordingModel, check_record_file
 from crush_trio.protocol.errors import ConfigError, CrushError, Refused, StoreError
 from crush_trio.protocol.runs import LeftProcess, ProcessReport
@@ -184,6 +185,13 @@ class ServerKit:
         used = await self._used(config, env)
         environ = layered(env, os.environ)
         return listing(providers.values(), environ, registry.available(), used)
+
+    async def refresh_models(self, url: str | None) -> dict[str, Any]:
+        """See `host.kit.Kit`; of all configuration the user's own alone says where from."""
+        if not url:
+            config = await trio.to_thread.run_sync(self._config, None, abandon_on_cancel=True)
+            url = config.options.get("catalogue_url") or CATALOGUE_URL
+        return attrs.asdict(await self.network.refresher.refresh(url))
 
     def _config(self, workspace: Path | None) -> Config:
         if workspace is not None:

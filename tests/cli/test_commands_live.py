@@ -225,7 +225,7 @@ def test_watch_shows_people_the_text(shell: Shell) -> None:
 
 
 def test_models_and_approvals_are_listed(shell: Shell) -> None:
-    assert "offline/scout  (no language model)\n" in shell.run("models").out
+    assert "\noffline/scout  (no language model)" in shell.run("models").out
     assert shell.run("models", "SCOUT").code == 0
     assert shell.run("models", "nothing-like-it").code == 1
     assert json.loads(shell.run("approvals", "--json").out) == []

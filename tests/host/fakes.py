@@ -351,6 +351,11 @@ class FakeKit:
         await trio.lowlevel.checkpoint()
         return (Listed(self.fake.info, available=True, chosen="large"),)
 
+    async def refresh_models(self, url: str | None) -> dict[str, Any]:
+        """Nothing newer."""
+        await trio.lowlevel.checkpoint()
+        return {}
+
     def job_process(
         self,
         on_live: OnLive,

@@ -20,7 +20,8 @@ from crush_trio.models.local.owners import Listener
 class Server:
     """What it answers by path, and what it was asked: ``(path, host header, body)``.
 
-    An answer that is bytes is sent as it is, without HTTP; `HANGS` never comes; an int is a status.
+    An answer that is bytes is sent as it is, without HTTP; `HANGS` never comes; an int is a status,
+    and a pair a status with an answer.
     """
 
     port: int
@@ -81,8 +82,8 @@ async def _answer(
     if type(answer) is bytes:
         await stream.send_all(answer)
         return
-    status = answer if type(answer) is int else 200
-    text = b"" if type(answer) is int else orjson.dumps(answer)
+    status, answer = answer if type(answer) is tuple else (200, answer)
+    status, text = (answer, b"") if type(answer) is int else (status, orjson.dumps(answer))
     head = f"HTTP/1.1 {status} X\r\nlocation: http://127.0.0.1:1/\r\n".encode()
     await stream.send_all(head + b"content-length: %d\r\n\r\n%s" % (len(text), text))
 
@@ -115,12 +116,13 @@ OLLAMA: dict[str, Any] = {
     "/api/tags": {
         "models": [
             {"name": "gpt-oss:120b-cloud", "model": "gpt-oss:120b-cloud", "size": 384},
-            {"name": "far:1b", "remote_host": "https://ollama.com:443", "remote_model": "far"},
+            {"name": "far:1b", "remote_host": "https://ollama.com:443"},
+            {"name": "farther:1b", "remote_model": "farther"},
             *({"name": name, "model": name, "details": {}} for name in OLLAMA_SHOWN),
         ]
     },
     "/api/ps": {"models": [{"name": "qwen3:8b", "size_vram": 6, "context_length": 8192}]},
-    "/api/show": lambda body: OLLAMA_SHOWN[body["model"]],
+    "/api/show": lambda body: OLLAMA_SHOWN.get(body["model"], {}),
 }
 LMSTUDIO_V0: dict[str, Any] = {
     "/api/v0/models": {

@@ -14,6 +14,7 @@ import trio
 from crush_trio import limits
 from crush_trio.models.local import Found, LocalServers, find
 from crush_trio.models.local import finding as finding_module
+from crush_trio.models.local.answers import LocalModel, ollama_details
 from crush_trio.models.local.owners import Listener
 from crush_trio.protocol.errors import ConfigError
 from tests.models.local_kit import (
@@ -142,9 +143,39 @@ async def test_garbage_is_passed_over(kind: str, answer: Any) -> None:
     assert (await _found(kind, dict.fromkeys(paths, answer))).servers == ()
 
 
-async def test_an_answer_without_end_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("status", [201, 302, 401, 404, 500])
+async def test_an_answer_of_another_status_is_passed_over_whatever_it_says(status: int) -> None:
+    """A server that wants a key, which we have not got, is none that can be used."""
+    answers = {path: (status, answer) for path, answer in VLLM.items()}
+    assert (await _found("vllm", answers)).servers == ()
+
+
+async def test_an_answer_that_is_too_long_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = OLLAMA | {"/api/tags": {"models": [{"name": "x" * 2000}]}}
+    assert len((await _found("ollama", long)).servers) == 1
     monkeypatch.setattr(limits, "LOCAL_ANSWER_BYTES", 1000)
-    assert (await _found("ollama", OLLAMA | {"/api/tags": {"models": ["x" * 2000]}})).servers == ()
+    assert (await _found("ollama", long)).servers == ()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told", "running", "expected"),
+    [
+        ("", "", 0, 40960),
+        ("num_ctx 16384", "", 0, 16384),
+        ("num_ctx 16384", "", 4096, 4096),
+        ("num_ctx 16384", "8192", 0, 16384),
+        ("stop num_ctx", "8192", 0, 8192),
+        ("", "1000000", 0, 40960),
+        ("", "many", 0, 40960),
+    ],
+)
+def test_the_window_of_ollama_is_the_one_it_uses_as_far_as_it_says(
+    parameters: str, told: str, running: int, expected: int
+) -> None:
+    shown = {"parameters": parameters, "model_info": {"qwen3.context_length": 40960}}
+    model = LocalModel("qwen3:8b", running)
+    found = ollama_details(model, shown, {"OLLAMA_CONTEXT_LENGTH": told})
+    assert found.window == expected
 
 
 # --- time -----------------------------------------------------------------------------------
@@ -174,7 +205,8 @@ async def test_a_server_that_hangs_costs_its_limit_and_takes_no_other_with_it(
     async with serving(dict.fromkeys(OLLAMA, HANGS)) as silent, serving(VLLM) as vllm:
         ports = {**NOWHERE, "ollama": silent.port, "vllm": vllm.port}
         began = trio.current_time()
-        found = await find({}, ports=ports)
+        with trio.fail_after(5):
+            found = await find({}, ports=ports)
         assert trio.current_time() - began >= IN_FACT_S
     assert [server.provider.id for server in found.servers] == ["vllm"]
     assert {path for path, _, _ in silent.asked} == {"/api/tags", "/api/ps"}
@@ -185,7 +217,9 @@ async def test_a_list_counts_also_if_the_details_do_not_come(
 ) -> None:
     monkeypatch.setattr(limits, "LOCAL_LIST_S", IN_FACT_S)
     monkeypatch.setattr(limits, "LOCAL_DETAILS_S", IN_FACT_S)
-    (server,) = (await _found("ollama", OLLAMA | {"/api/show": HANGS, "/api/ps": HANGS})).servers
+    with trio.fail_after(5):
+        found = await _found("ollama", OLLAMA | {"/api/show": HANGS, "/api/ps": HANGS})
+    (server,) = found.servers
     assert [(model.model, model.supports_tools) for model in server.models] == [
         ("qwen3:8b", None),
         ("gemma3:4b", None),

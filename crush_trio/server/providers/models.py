@@ -16,6 +16,7 @@ from crush_trio.config.expand import layered
 from crush_trio.config.load import Config
 from crush_trio.host.kit import Chosen
 from crush_trio.models.catalogue import FILE, Catalogue, load
+from crush_trio.models.catalogue.refresh import Refresher
 from crush_trio.models.local import LocalServers
 from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.model import NetworkModel
@@ -45,12 +46,17 @@ class Models:
     data_dir: Path
     connections: Connections
     local: LocalServers = attrs.field(factory=lambda: LocalServers(os.environ))
+    refresher: Refresher = attrs.field(init=False)
     _catalogue: tuple[object, Catalogue] | None = attrs.field(default=None, init=False)
     _known: dict[int, tuple[Config, Catalogue, dict[str, Known]]] = attrs.field(
         factory=dict, init=False
     )
     _secrets: Secrets = attrs.field(factory=Secrets, init=False)
     _lists: dict[tuple[str, str, str], _Listed] = attrs.field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """The catalogue that is renewed is the one that is read here."""
+        self.refresher = Refresher(self.data_dir / FILE, self.connections)
 
     def secrets(self) -> tuple[str, ...]:
         """What was sent to providers as a secret until now, so that it can be masked."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from quart import Blueprint
+from collections.abc import Mapping
+from pathlib import Path
+
+from quart import Blueprint, request
 from quart.typing import ResponseReturnValue
 
+from crush_trio.protocol import codec
 from crush_trio.protocol.errors import Refused
-from crush_trio.protocol.requests import ControlRequest, Health
+from crush_trio.protocol.requests import ControlRequest, Health, RefreshModels
 from crush_trio.server.edge.answers import empty_response, json_response
 from crush_trio.server.edge.app_base import EdgeApp
-from crush_trio.server.services import Services, answer, body_as
+from crush_trio.server.services import Services, answer, answer_naming, body_as, client_id_of
 
 OUR_CLI = "crush-trio"
 """The ``by`` that our own command line adds to a control request."""
@@ -51,8 +55,24 @@ def add_routes(app: EdgeApp, services: Services) -> None:
 
     @routes.get("/v1/models")
     async def models() -> ResponseReturnValue:
-        listed = await services.kit.models(None, {})
-        return answer([each.info for each in listed if each.available])
+        path, env = _whose(services)
+        everything = _flag("all")
+        return answer(
+            [
+                {
+                    **codec.to_json(each.info),
+                    "available": each.available,
+                    "chosen": each.chosen or None,
+                }
+                for each in await services.kit.models(path, env)
+                if each.available or everything
+            ]
+        )
+
+    @routes.post("/v1/models/refresh")
+    async def refresh_models() -> ResponseReturnValue:
+        body, ignored = body_as(RefreshModels)
+        return answer_naming(ignored, await services.kit.refresh_models(body.url))
 
     @routes.post("/v1/control")
     async def control() -> ResponseReturnValue:
@@ -67,3 +87,26 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         return empty_response()
 
     app.register_blueprint(routes)
+
+
+def _whose(services: Services) -> tuple[Path | None, Mapping[str, str]]:
+    """The directory whose configuration is asked about, and what the asking client sent there.
+
+    Raises:
+        Refused: ``workspace_not_found``, or ``bad_request`` for a client that is no UUID.
+    """
+    workspace_id = request.args.get("workspace_id")
+    client_id = client_id_of(request.args.get("client_id"))
+    if not workspace_id:
+        return None, {}
+    row = services.host.row(workspace_id)
+    workspace = services.host.find_open(row.id)
+    env = {} if workspace is None else workspace.presence.environment(client_id)
+    return Path(row.path), env
+
+
+def _flag(name: str) -> bool:
+    given = request.args.get(name, "false")
+    if given not in ("true", "false"):
+        raise Refused("bad_request", f"`{name}` must be true or false.")
+    return given == "true"

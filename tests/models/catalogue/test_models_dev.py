@@ -60,7 +60,7 @@ def test_what_a_model_can_do_and_costs_is_taken_over() -> None:
 
 
 def test_the_address_of_a_provider_is_ours_and_unknown_providers_stay_away() -> None:
-    value = convert(_list(m=_MODEL), shipped(), "2027-02-03")
+    value: dict[str, Any] = convert(_list(m=_MODEL), shipped(), "2027-02-03")
     (provider,) = value["providers"]
     mine = shipped().by_id["gemini"]
     assert (provider["base_url"], provider["key_variables"]) == (
