@@ -96,5 +96,6 @@ def test_an_output_limit_that_is_the_window_again_is_none() -> None:
 
 
 def test_other_shapes_are_not_taken_for_it() -> None:
-    for value in (None, [], {}, {"format": 1}, {"google": {}}, {"google": {"models": []}}):
+    others: list[Any] = [None, [], {}, {"format": 1}, {"google": {}}, {"google": {"models": []}}]
+    for value in others:
         assert not is_models_dev(value)
