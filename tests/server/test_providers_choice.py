@@ -14,6 +14,7 @@ from crush_trio.host.kit import Chosen
 from crush_trio.models.catalogue import FILE, load
 from crush_trio.models.local import LocalServers
 from crush_trio.models.network.connections import Connections
+from crush_trio.models.network.model import NetworkModel
 from crush_trio.protocol.errors import ConfigError, Refused
 from crush_trio.server.providers.models import Models
 
@@ -74,6 +75,22 @@ async def test_a_name_leads_to_one_model(models: Models, name: str, meant: str) 
     found = await chosen(models, name, {"providers": {"den": DEN}})
     assert name_of(found) == meant
     assert bool(found.notices) == (name.endswith("new") or name == "anthropic/claude-sonnet-5.5")
+
+
+async def test_configured_certificates_count_for_the_models_of_that_configuration(
+    models: Models, tmp_path: Path
+) -> None:
+    path = tmp_path / "company.pem"
+    with_file = await chosen(
+        models, f"anthropic/{LARGE}", {"options": {"ca_file": str(path)}}, ANTHROPIC
+    )
+    without = await chosen(models, f"anthropic/{LARGE}", {}, ANTHROPIC)
+    for found, file in ((with_file, path), (without, None)):
+        assert isinstance(found.model, NetworkModel)
+        assert found.model.connections.certificates.ca_file == file
+        small = found.model.titler()
+        assert isinstance(small, NetworkModel)
+        assert small.connections is found.model.connections
 
 
 async def test_a_makers_name_is_read_as_a_provider_first(models: Models) -> None:

@@ -98,11 +98,12 @@ class Models:
             picked = self._unnamed(config, providers, env)
         if picked is None:
             return await self._local(providers)
-        picked, notices = await self._complete(picked, env, asks=asks)
+        connections = self._connections(config)
+        picked, notices = await self._complete(picked, env, connections, asks=asks)
         if picked.why:
             notices = (f"using {picked.name} ({picked.why})", *notices)
         small = choosing.small_for(picked, config, providers, problem)
-        return Chosen(self._model(picked, small, env), notices)
+        return Chosen(self._model(picked, small, env, connections), notices)
 
     async def everywhere(self, config: Config) -> dict[str, Known]:
         """Every provider that is known, with the servers of this machine."""
@@ -123,7 +124,7 @@ class Models:
             known = with_local(providers, found).get(server.provider.id)
             if server.model is not None and known is not None and known.access is not None:
                 picked = Picked(known, server.model.model)
-                return Chosen(self._model(picked, None, {}), (server.line,))
+                return Chosen(self._model(picked, None, {}, self.connections), (server.line,))
         return None
 
     def _unnamed(
@@ -138,7 +139,7 @@ class Models:
         return picked
 
     async def _complete(
-        self, picked: Picked, env: Mapping[str, str], *, asks: bool
+        self, picked: Picked, env: Mapping[str, str], connections: Connections, *, asks: bool
     ) -> tuple[Picked, tuple[str, ...]]:
         """With a model that the provider has, as far as anybody knows, and what to say about it."""
         provider = picked.provider
@@ -148,7 +149,7 @@ class Models:
         if provider.access is not None:  # it was asked just now
             theirs = tuple(provider.models)
         elif asks and (provider.discovers or not picked.model):
-            theirs = await self._ask_for_models(provider, env)
+            theirs = await self._ask_for_models(provider, env, connections)
         if not picked.model:
             if not theirs:
                 raise Refused(
@@ -170,7 +171,7 @@ class Models:
         return picked, ()
 
     async def _ask_for_models(
-        self, provider: Known, env: Mapping[str, str]
+        self, provider: Known, env: Mapping[str, str], connections: Connections
     ) -> tuple[str, ...] | None:
         """What a provider says it has, asked once in a while; ``None`` if it does not say."""
         target = target_of(provider, "", {}, env, self._secrets)
@@ -179,7 +180,7 @@ class Models:
         known = self._lists.get(key)
         if known is not None and trio.current_time() < known[0]:
             return known[1]
-        model = NetworkModel(target, self.connections)
+        model = NetworkModel(target, connections)
         ids: tuple[str, ...] | None = None
         try:
             ids = await model.list_models(within_s=limits.MODEL_LIST_S)
@@ -191,14 +192,23 @@ class Models:
         self._lists[key] = (trio.current_time() + kept_s, ids)
         return ids
 
-    def _model(self, picked: Picked, small: Picked | None, env: Mapping[str, str]) -> Model:
+    def _model(
+        self,
+        picked: Picked,
+        small: Picked | None,
+        env: Mapping[str, str],
+        connections: Connections,
+    ) -> Model:
         target = self._target(picked, env)
         if small is None:
-            return NetworkModel(target, self.connections)
+            return NetworkModel(target, connections)
         titles = self._target(small, env)
-        return NetworkModel(
-            target, self.connections, titler=lambda: NetworkModel(titles, self.connections)
-        )
+        return NetworkModel(target, connections, titler=lambda: NetworkModel(titles, connections))
+
+    def _connections(self, config: Config) -> Connections:
+        """Those that believe what ``options.ca_file`` adds, too."""
+        named = config.options.get("ca_file")
+        return self.connections.trusting(Path(named)) if named else self.connections
 
     def _target(self, picked: Picked, env: Mapping[str, str]) -> Target:
         return target_of(picked.provider, picked.model, picked.selected, env, self._secrets)
