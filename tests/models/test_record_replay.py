@@ -35,9 +35,10 @@ from crush_trio.models.masking import masked_actions, secrets_among
 from crush_trio.models.record import RecordingModel
 from crush_trio.models.script import ScriptModel
 from crush_trio.models.script_schema import load_script
+from crush_trio.protocol.ids import RunId
 from crush_trio.protocol.messages import Message, ToolCallPart
 from crush_trio.protocol.runs import Usage
-from tests.models.kit import message, play, request
+from tests.models.kit import message, play, request, user
 
 INFO = ModelInfo(
     provider="p",
@@ -192,6 +193,15 @@ async def test_a_key_that_the_model_repeats_is_not_recorded(tmp_path: Path) -> N
     said, _others, end = await outcome(ScriptModel(load_script(path), path))
     assert said.parts[0].text == "the key is ***, or so"  # type: ignore[union-attr]
     assert end == ("provider_auth", "wrong key ***", False, "Provider Error")
+
+
+async def test_a_key_in_a_prompt_is_not_recorded(tmp_path: Path) -> None:
+    key, path = "sk-ant-0123456789", tmp_path / "made.json"
+    recording = RecordingModel(_Streams((), StepEnd("end_turn")), path, lambda: (key,))
+    for run in (RunId("1"), RunId("2")):  # of several runs each is found again by its prompt
+        await play(recording, request(user(f"use {key}", run), run_id=run))
+    assert "use ***" in path.read_text()
+    assert key not in path.read_text()
 
 
 def test_what_is_too_short_to_be_a_key_is_left_alone() -> None:
