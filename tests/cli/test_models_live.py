@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -20,11 +22,17 @@ from tests.models.catalogue.kit import file, raw
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shell, str]]:
     """Commands beside a server of their own: a refresh would show in other tests."""
     found = make_shell(tmp_path_factory.mktemp("ct"))
-    with found.serving():
-        yield found
+    with found.serving() as url:
+        yield found, url.removeprefix("unix://")
+
+
+@pytest.fixture(scope="module")
+def shell(served: tuple[Shell, str]) -> Shell:
+    """The commands."""
+    return served[0]
 
 
 def _listed(shell: Shell, *words: str, **environ: str) -> dict[str, dict[str, Any]]:
@@ -93,6 +101,29 @@ def test_what_matches_only_what_cannot_be_used_is_said(shell: Shell) -> None:
     done = shell.run("models", "haiku", "--provider", "anthropic")
     assert (done.code, done.out) == (1, "")
     assert done.err == "1 more is known: --all lists them, too\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "status", "said"),
+    [
+        ("GET", "/v1/models?all=maybe", b"", 400, "`all` must be true or false."),
+        ("GET", "/v1/models?workspace_id=nowhere", b"", 404, "nowhere"),
+        ("GET", "/v1/models?client_id=me", b"", 400, "client_id"),
+        ("POST", "/v1/models/refresh", b'{"url": 7}', 400, "$.url"),
+        ("POST", "/v1/models/refresh", b'{"url": "ftp://x"}', 400, "must begin with https://"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_with_a_sentence(
+    served: tuple[Shell, str], method: str, target: str, body: bytes, status: int, said: str
+) -> None:
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.connect(served[1])
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = wire
+        connection.request(method, target, body)
+        answer = connection.getresponse()
+        assert answer.status == status
+        assert said in json.loads(answer.read())["message"]
 
 
 # --- a newer list ---------------------------------------------------------------------------
