@@ -93,7 +93,7 @@ WORDS: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
             r"(?:exceeded|exceeds|longer than)[^.]{0,40}(?:context|model) (?:length|window|limit)",
             r"too large for model with \d+ maximum context",  # Mistral
             r"reduce the length of the (?:messages|prompt|input)",  # Groq, Cerebras
-            r"request too large for model",  # Groq, 413: more than a minute's allowance at once
+            r"request too large for",  # Groq, OpenAI: more than a minute's allowance at once
             r"prompt (?:is )?too long|prompt exceeds max(?:imum)? length",  # Ollama, GLM
             r"input (?:token count|length)[^.]{0,60}exceeds",  # Gemini, vLLM
             r"exceeded model token limit",  # Moonshot
