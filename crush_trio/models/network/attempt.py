@@ -18,7 +18,7 @@ from crush_trio.models.dialects.port import AnswerReader, Dialect, HttpCall
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.network.retry import retry_after_s, should_retry
 from crush_trio.models.network.sse import EventDecoder
-from crush_trio.models.provider import Target
+from crush_trio.models.provider import Provider, Target
 
 if TYPE_CHECKING:
     import httpx2
@@ -35,6 +35,11 @@ class TimeLimits:
     first_byte_s: float = limits.MODEL_FIRST_BYTE_S
     silence_s: float = limits.MODEL_SILENCE_S
     call_s: float = limits.MODEL_CALL_S
+
+    @classmethod
+    def of(cls, provider: Provider) -> TimeLimits:
+        """The usual ones; what runs on this machine accepts a connection soon, or not at all."""
+        return cls(connect_s=limits.MODEL_LOCAL_CONNECT_S) if provider.is_local else cls()
 
 
 class Clock:
@@ -163,7 +168,12 @@ async def send(
         raise Failure(Kind.AUTH, BAD_HEADER) from None
     except orjson.JSONEncodeError as exc:
         raise Failure(Kind.REFUSED, f"The request cannot be written as JSON: {exc}.") from None
-    return await http.send(request, stream=True)
+    try:
+        return await http.send(request, stream=True)
+    except httpx2.RemoteProtocolError:  # the client has a look at where a redirect points
+        raise Failure(
+            Kind.URL, f"{_shown(call.url)} has moved to what is no address: check base_url."
+        ) from None
 
 
 def check_url(url: str) -> None:

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -115,6 +116,7 @@ class Connections:
             trust_env=False,
             follow_redirects=False,
             timeout=None,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept or sent
             headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
         )
         return client, transport

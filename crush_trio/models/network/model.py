@@ -43,7 +43,7 @@ class NetworkModel:
         target: What it asks.
         connections: What it is asked over.
         titler: What gives sessions their titles; without it, this model.
-        times: How long the provider may take.
+        times: How long the provider may take, if not as long as usual.
         random: Where the jitter of waits comes from.
     """
 
@@ -53,13 +53,13 @@ class NetworkModel:
         connections: Connections,
         *,
         titler: Callable[[], Model | None] | None = None,
-        times: TimeLimits = TimeLimits(),  # noqa: B008  # frozen
+        times: TimeLimits | None = None,
         random: random.Random | None = None,
     ) -> None:
         self.target = target
         self.connections = connections
         self._titler = titler
-        self._times = times
+        self._times = times or TimeLimits.of(target.provider)
         self._random = random
 
     @property

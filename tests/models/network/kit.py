@@ -50,7 +50,7 @@ def model_at(
     return NetworkModel(
         target(dialect, access=access, is_local=is_local),
         connections,
-        times=times or TimeLimits(),
+        times=times,
         random=random.Random(1),
     )
 

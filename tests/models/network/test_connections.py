@@ -235,6 +235,17 @@ async def test_a_get_is_bounded_in_time_and_size(answer: Answering, kind: Kind, 
         assert connections.open_connections == (0, 0)
 
 
+async def test_no_cookie_is_sent_back() -> None:
+    """Requests of one session must not be told from another's by what is kept in between."""
+    async with (
+        fake_provider(sending(whole(200, b"", set_cookie="a=b; Path=/"))) as provider,
+        Connections(environ={}) as connections,
+    ):
+        for _ in range(2):
+            await get(connections, provider.url)
+        assert all("cookie" not in exchange.headers for exchange in provider.exchanges)
+
+
 async def test_a_get_follows_nobody() -> None:
     async with (
         fake_provider(sending(whole(302, b"", location="http://127.0.0.1:1/"))) as provider,

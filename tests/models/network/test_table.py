@@ -218,6 +218,21 @@ async def test_a_key_is_not_carried_to_where_a_redirect_points(
         assert len(provider.exchanges) == 1
 
 
+@pytest.mark.parametrize("location", ["", "http://[", "http://h:port/", "ftp://x", "//", "\xe9"])
+async def test_a_redirect_to_nowhere_is_one_too(location: str) -> None:
+    answer = head(302, content_length="0", location=location)
+
+    async def redirect(exchange: Exchange) -> None:
+        await exchange.send(answer)
+
+    async with fake_provider(redirect) as provider, Connections(environ={}) as connections:
+        end, _ = await ask("openai-chat", provider, connections)
+        assert isinstance(end, Failure)
+        assert end.kind is Kind.URL
+        check_sentence(end)
+        assert connections.open_connections[0] == 0
+
+
 @pytest.mark.parametrize("name", DIALECTS)
 async def test_an_error_answer_that_never_ends_is_read_for_a_bounded_time(
     name: str, autojump_clock: trio.testing.MockClock

@@ -135,7 +135,10 @@ async def test_who_goes_on_talking_is_waited_for(autojump_clock: MockClock) -> N
         assert text_of(events) == "abbbb"
 
 
-async def test_a_connection_that_is_never_made_is_given_up(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(("is_local", "limit_s"), [(False, 15), (True, 3)])
+async def test_a_connection_that_is_never_made_is_given_up(
+    is_local: bool, limit_s: float, autojump_clock: MockClock
+) -> None:
     async def never(origin: Origin, proxy: Proxy | None, certificates: Certificates) -> Line:
         await trio.sleep_forever()
         raise AssertionError
@@ -143,16 +146,16 @@ async def test_a_connection_that_is_never_made_is_given_up(autojump_clock: MockC
     async with Connections(environ={}, dial=never) as connections:
         started = trio.current_time()
         events: list[ModelEvent] = []
-        model = model_at("http://127.0.0.1:1", connections)
+        model = model_at("http://127.0.0.1:1", connections, is_local=is_local)
         with pytest.raises(ModelError) as caught:
             await model.stream(request(), events.append)
         assert caught.value.code == "provider_unreachable"
         assert caught.value.message == (
-            "No connection to Acme could be made within 15 s. It was asked 4 times."
+            f"No connection to Acme could be made within {limit_s} s. It was asked 4 times."
         )
         waits = sum(reset.delay_s for reset in resets(events))
         took = trio.current_time() - started
-        assert took == pytest.approx(4 * limits.MODEL_CONNECT_S + waits)
+        assert took == pytest.approx(4 * limit_s + waits)
 
 
 async def test_a_provider_that_does_not_take_the_request_is_named_as_such(
