@@ -213,3 +213,12 @@ async def test_a_recorded_summary_is_played_again_as_one(tmp_path: Path) -> None
     again = replay(tmp_path / "made.json")
     assert text_of((await play(again, summary))[0]) == "b"
     assert text_of((await play(again, request()))[0]) == "a"
+
+
+async def test_a_title_is_passed_through_and_not_recorded(tmp_path: Path) -> None:
+    """CW 5.12: the large model may be asked for one, and it is no step of the conversation."""
+    path = tmp_path / "r.json"
+    recording = RecordingModel(script({"text": "Marmots"}), path)
+    events, _ = await play(recording, attrs.evolve(request(), title=True))
+    assert text_of(events) == "Marmots"
+    assert orjson.loads(path.read_bytes())["steps"] == []
