@@ -42,7 +42,6 @@ from crush_trio.models.provider import Access, Choice, Target
 
 _PATH = "/chat/completions"
 _PROJECT = "crush-trio"
-_PROJECT_URL = "https://pypi.org/project/crush-trio/"  # OpenRouter tells applications apart by it
 _AZURE_VERSION = "2024-10-21"  # the newest dated one that is not a preview
 _AZURE_HOST = re.compile(r"https?://[^/?]*\.azure\.com(?::\d+)?(?=[/?]|$)", re.IGNORECASE)
 _REASONERS = re.compile(r"(?:^|/)(?:o[1-9]|gpt-(?:[5-9]|\d\d)|codex)", re.IGNORECASE)
@@ -171,7 +170,7 @@ def _headers(access: Access, quirks: frozenset[str]) -> dict[str, str]:
         else:
             made["authorization"] = f"Bearer {access.api_key}"
     if "openrouter" in quirks:
-        made |= {"http-referer": _PROJECT_URL, "x-title": _PROJECT}
+        made["x-title"] = _PROJECT
     return made | {name.lower(): value for name, value in access.headers.items()}
 
 
