@@ -168,12 +168,7 @@ async def send(
         raise Failure(Kind.AUTH, BAD_HEADER) from None
     except orjson.JSONEncodeError as exc:
         raise Failure(Kind.REFUSED, f"The request cannot be written as JSON: {exc}.") from None
-    try:
-        return await http.send(request, stream=True)
-    except httpx2.RemoteProtocolError:  # the client has a look at where a redirect points
-        raise Failure(
-            Kind.URL, f"{_shown(call.url)} has moved to what is no address: check base_url."
-        ) from None
+    return await http.send(request, stream=True)
 
 
 def check_url(url: str) -> None:

@@ -47,16 +47,23 @@ HELLO_ANSWER = streaming(*HELLO)
 
 
 def test_a_server_that_asks_nobody_does_not_pay_for_it() -> None:
+    """What is needed to ask is loaded in a thread when it is, so that nobody has to wait."""
     code = (
-        "import sys, crush_trio.server.serve\n"
+        "import sys, threading, trio, crush_trio.server.serve\n"
         "from crush_trio.models.network.connections import Connections\n"
-        "Connections()\n"
-        "print([name for name in sys.modules if name.startswith(('httpx', 'httpcore', 'trusts'))])"
+        "connections = Connections()\n"
+        "print([name for name in sys.modules if name.startswith(('httpx', 'httpcore'))])\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'httpx2':\n"
+        "            print(threading.current_thread() is threading.main_thread())\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "trio.run(connections.ready)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
     )
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["[]", "False"]
 
 
 async def test_a_connection_is_kept_for_the_next_request() -> None:
