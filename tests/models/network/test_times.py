@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from crush_trio import limits
 from crush_trio.agent.ports import ModelError, ModelEvent, StreamReset
+from crush_trio.models.network.attempt import TimeLimits
 from crush_trio.models.network.certificates import Certificates
 from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.dialing import Line, Origin
@@ -178,10 +179,13 @@ async def test_too_many_requests_at_once_wait_and_say_so(
 ) -> None:
     monkeypatch.setattr(limits, "MODEL_CONNECTIONS", 1)
     async with (
-        asked_in_memory(silent) as (model, provider, _),
+        asked_in_memory(silent) as (model, provider, connections),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(model.stream, request(), lambda _: None)
+        # No deadline of its own, for time would jump to it while a thread expands the other's key.
+        patient = TimeLimits(math.inf, math.inf, math.inf, math.inf)
+        first = model_at(provider.url, connections, times=patient)
+        nursery.start_soon(first.stream, request(), lambda _: None)
         await provider.arrived.wait()
         with pytest.raises(ModelError, match="1 requests to models are under way"):
             await model.stream(request(), lambda _: None)
