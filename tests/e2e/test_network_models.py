@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,23 @@ from tests.e2e.kit import Server, eventually
 from tests.e2e.model_server import ModelServer, calls, fails, model_server, says
 
 KEY = "sk-test-0123456789"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests: each begins with the configuration it writes."""
+    server = Server(tmp_path_factory.mktemp("h")).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def server(shared: Server) -> Iterator[Server]:
+    """The shared server, without configuration, and commands without keys."""
+    env = shared.env
+    write(shared.home, {})
+    yield shared
+    shared.env = env
 
 
 @pytest.fixture
@@ -103,14 +121,16 @@ def test_a_key_may_come_from_the_callers_environment_alone(
     missing = server.cli("run", "Hi", cwd=project)
     assert missing.returncode == 4
     assert "set the variable DEN_KEY" in missing.stderr
-    server.env = {**server.env, "DEN_KEY": KEY}  # of the commands from now on, not of the server
-    run = server.cli("run", "Hi", cwd=project)
+    alone, server.env = server.env, {**server.env, "DEN_KEY": KEY}  # of the commands from now on
+    run = server.cli("run", "--run-id", "hi", "Hi", cwd=project)
     assert (run.returncode, run.stdout) == (0, "Hello.\n"), run.stderr
-    assert {each.key for each in models.prompts} == {KEY}
+    server.env = alone
+    again = server.cli("run", "--run-id", "hi", "Hi", cwd=project)  # the same, whoever asks (G3)
+    assert (again.returncode, again.stdout) == (0, "Hello.\n"), again.stderr
+    assert [each.key for each in models.prompts] == [KEY]
     workspace = server.workspace(project)
     assert server.get(f"/v1/workspaces/{workspace}")["env"] == []
     assert server.call("GET", f"/v1/workspaces/{workspace}/agent")[1]["is_ready"] is False
-    server.stop()
     for file in server.data.rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
 
@@ -148,12 +168,13 @@ def test_after_a_restart_only_the_servers_own_environment_is_there(
         body = {"path": str(project), "client_id": client, "env": env}
         workspace = server.post("/v1/workspaces", body)["id"]
         session = server.session(workspace)
-        models.answers = [calls("bash", {"command": "sleep 60"})]
-        allow = {"permission_mode": "allow", "client_id": client}
-        server.prompt(workspace, session, "Wait", run_id="r1", **allow)
-        eventually(lambda: server.record("r1")["tool_calls"] == 1)
-        server.prompt(workspace, session, "Then", run_id="r2", **allow)
+        gone = threading.Event()
+        models.answers = [lambda _: says("Late.") if gone.wait(30) else fails(500, "stuck")]
+        server.prompt(workspace, session, "Wait", run_id="r1", client_id=client)
+        eventually(lambda: bool(models.prompts))
+        server.prompt(workspace, session, "Then", run_id="r2", client_id=client)
         server.kill()
+        gone.set()
         server.start()
         error = server.ended("r2")["error"]
         assert error["code"] == "key_missing"
@@ -170,26 +191,27 @@ def test_an_ambiguous_name_lists_what_it_may_mean(
     run = server.cli("run", "-m", "tiny", "Hi", cwd=project)
     assert run.returncode == 4
     assert "'tiny' may mean den/tiny, lair/tiny: name one of them in full." in run.stderr
-    run = server.cli("run", "-m", "lair/tiny", "Hi", cwd=project)
-    assert run.returncode == 0, run.stderr
     run = server.cli("run", "-m", "lair/tinny", "Hi", cwd=project)
     assert "lair/tinny is not in the list of models" in run.stderr
     assert "did you mean tiny?" in run.stderr
     assert models.prompts[-1].body["model"] == "tinny"
 
 
-def test_a_set_key_variable_chooses_its_provider_and_says_so(
-    server: Server, project: Path, models: ModelServer
-) -> None:
-    """Contract 9: what nobody asked for is named on stderr."""
-    write(server.home, {"providers": {"groq": {"base_url": models.url, "disable": False}}})
-    models.key = KEY
-    server.env = {**server.env, "GROQ_API_KEY": KEY}
-    run = server.cli("run", "Hi", cwd=project)
-    assert (run.returncode, run.stdout) == (0, "Hello.\n"), run.stderr
-    write(server.home, {})
-    session = server.cli("run", "--wait-timeout", "0.01", "-m", "groq", "Hi", cwd=project)
-    assert "using" not in session.stderr
+def test_a_key_that_a_client_brings_chooses_its_provider(server: Server, project: Path) -> None:
+    """Contract 9, without a prompt: the answers name the model that would be used (CW 10.5)."""
+    client = "0d9a4c1e-3f1b-4a54-9a2e-4c5f7f0d2b10"
+    body = {"path": str(project), "client_id": client, "env": ["GROQ_API_KEY=sk"]}
+    created = server.post("/v1/workspaces", body)
+    large = {"provider": "groq", "model": "openai/gpt-oss-120b"}
+    assert created["config"]["models"]["large"] == large
+    groq = created["config"]["providers"]["groq"]["models"]
+    assert {each["id"] for each in groq} == {"openai/gpt-oss-120b", "openai/gpt-oss-20b"}
+    agent = server.get(f"/v1/workspaces/{created['id']}/agent?client_id={client}")
+    assert (agent["is_ready"], agent["model_cfg"]) == (True, large)
+    assert agent["model"]["context_window"] > 0
+    server.call("DELETE", f"/v1/workspaces/{created['id']}?client_id={client}")
+    agent = server.get(f"/v1/workspaces/{created['id']}/agent")
+    assert agent["model_cfg"] == {"provider": "offline", "model": "scout"}
 
 
 def test_a_server_of_this_machine_is_used_when_nothing_is_configured(
@@ -209,12 +231,16 @@ def test_a_server_of_this_machine_is_used_when_nothing_is_configured(
             run = server.cli("run", "Hi", cwd=project)
             assert (run.returncode, run.stdout) == (0, "Locally.\n"), run.stderr
             assert f"using ollama/qwen:tiny on 127.0.0.1:{models.port}" in run.stderr
-            named = server.cli("run", "-m", "ollama/qwen:tiny", "Hi", cwd=project)
-            assert (named.returncode, named.stderr) == (0, "")
-            wrong = server.cli("run", "-m", "ollama/qwen:tinny", "Hi", cwd=project)
-            assert wrong.returncode == 4
-            assert "ollama has no model 'qwen:tinny'; did you mean qwen:tiny?" in wrong.stderr
-            agent = server.get(f"/v1/workspaces/{server.workspace(project)}/agent")
+            workspace = server.workspace(project)
+            session = server.session(workspace)
+            named = server.prompt(workspace, session, "Hi", model="ollama/qwen:tiny")
+            assert named["notices"] == []
+            assert server.ended(named["run_id"])["outcome"] == "completed"
+            body = {"session_id": session, "prompt": "Hi", "model": "ollama/qwen:tinny"}
+            wrong = server.post(f"/v1/workspaces/{workspace}/agent", body, expect=400)
+            words = "ollama has no model 'qwen:tinny'; did you mean qwen:tiny?"
+            assert (wrong["code"], wrong["message"]) == ("unknown_model", words)
+            agent = server.get(f"/v1/workspaces/{workspace}/agent")
             assert agent["model_cfg"] == {"model": "qwen:tiny", "provider": "ollama"}
         finally:
             server.kill()
@@ -264,15 +290,16 @@ def test_a_provider_that_is_not_spoken_or_not_there_is_one_sentence(
     run = server.cli("run", "Hi", cwd=project)
     assert run.returncode == 4
     assert "'cloud' is of type bedrock, which this version does not speak" in run.stderr
+    workspace = server.workspace(project)
+    session = server.session(workspace)
     for name, words in (
         ("nobody/tiny", "There is no provider 'nobody'"),
         ("claude-sonnet-5-5", "The provider 'anthropic' has no key: set the variable"),
-        ("anthropic", "set the variable ANTHROPIC_API_KEY"),
         ("ollama/x", "Ollama does not answer at http://127.0.0.1:11434/v1: start it"),
     ):
-        run = server.cli("run", "-m", name, "Hi", cwd=project)
-        assert run.returncode == 4
-        assert words in run.stderr
+        body = {"session_id": session, "prompt": "Hi", "model": name}
+        refused = server.post(f"/v1/workspaces/{workspace}/agent", body, expect=400)
+        assert refused["message"].startswith(words)
 
 
 def test_a_refused_request_of_the_provider_is_told_in_its_words(
