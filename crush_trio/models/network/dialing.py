@@ -16,7 +16,7 @@ import trio
 from crush_trio import limits
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.network.certificates import Certificates
-from crush_trio.models.network.proxies import Proxy, bracketed
+from crush_trio.models.network.proxies import Proxy, bracketed, is_loopback
 
 
 @attrs.frozen
@@ -96,7 +96,13 @@ async def _connect(host: str, port: int, proxy: Proxy | None) -> Line:
             kind, f"The address of {name} cannot be found: {exc.strerror or 'no such host'}."
         ) from None
     except (OSError, UnicodeError) as exc:
-        raise Failure(kind, f"No connection to {name}: {_reason(exc)}.") from None
+        failure = Failure(kind, f"No connection to {name}: {_reason(exc)}.")
+        if proxy is None and is_loopback(host) and _is_refused(exc):
+            # Waiting starts no server: who asked should hear at once that there is none.
+            message = f"Nothing listens on {name}: start the model server there, or set base_url."
+            failure = Failure(kind, message)
+            failure.should_retry = False
+        raise failure from None
     return Line(stream, stream.socket)
 
 
@@ -157,6 +163,15 @@ def _refusal(status: int, origin: Origin, proxy: Proxy) -> Failure:
     if status in (502, 503, 504):  # it is willing, but could not get through: that may pass
         return Failure(Kind.NETWORK, f"{who} cannot reach {origin.name}: status {status}.")
     return Failure(Kind.PROXY, f"{who} refuses connections to {origin.name}: status {status}.")
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Whether every address that was tried refused."""
+    while isinstance(error, OSError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_refused(each) for each in error.exceptions)
+    return isinstance(error, ConnectionRefusedError)
 
 
 def _reason(error: BaseException) -> str:

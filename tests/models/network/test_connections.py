@@ -184,14 +184,7 @@ async def test_a_compressed_answer_is_read_all_the_same(encoding: str) -> None:
         assert text_of(events) == "Hi"
 
 
-@pytest.mark.parametrize(
-    ("url", "code", "words"),
-    [
-        ("http://127.0.0.1:1", "provider_unreachable", "127.0.0.1:1: connection refused."),
-        ("http://no.such.host.invalid", "provider_unreachable", "cannot be found"),
-    ],
-)
-async def test_who_is_not_there_is_named_with_the_reason(url: str, code: str, words: str) -> None:
+async def test_who_is_not_there_is_named_with_the_reason_and_asked_again() -> None:
     async with Connections(environ={}) as connections, trio.open_nursery() as nursery:
         causes: list[str] = []
 
@@ -199,9 +192,20 @@ async def test_who_is_not_there_is_named_with_the_reason(url: str, code: str, wo
             causes.extend(reset.cause for reset in resets([event]))
             nursery.cancel_scope.cancel()
 
-        await model_at(url, connections).stream(request(), emit)
-    assert words in causes[0]
-    assert code == Kind.NETWORK.value
+        await model_at("http://no.such.host.invalid", connections).stream(request(), emit)
+    assert "cannot be found" in causes[0]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_where_nothing_listens_on_this_machine_nobody_waits_for_it(host: str) -> None:
+    events: list[ModelEvent] = []
+    async with Connections(environ={}) as connections:
+        with pytest.raises(ModelError) as raised:
+            await model_at(f"http://{host}:1", connections).stream(request(), events.append)
+    assert raised.value.code == Kind.NETWORK.value
+    assert raised.value.retryable
+    assert f"Nothing listens on {host}:1: start the model server" in raised.value.message
+    assert resets(events) == []
 
 
 # --- one small GET ------------------------------------------------------------------------
