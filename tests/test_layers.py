@@ -55,11 +55,15 @@ ALSO: dict[str, tuple[str, ...]] = {
     "server/providers/choosing.py": ("config",),
     "server/providers/targets.py": ("config", "models"),
     "server/providers/models.py": ("agent.ports", "config", "models"),
+    # A checkup chooses a model as a run would, and looks at it more closely.
+    "server/checkup.py": ("config", "models"),
     # Changes of the configuration, made over the API or seen in its files.
     "server/settings.py": ("config",),
     "server/routes/config.py": ("config",),
     # `config check` knows which providers there are, and which variables hold their keys.
     "cli/config.py": ("models.catalogue",),
+    # … and the doctor checks the same.
+    "cli/doctor_here.py": ("models.catalogue",),
     # The command that is the server; imported when it runs, see LAZY.
     "cli/serve.py": ("server.options", "server.serve"),
 }

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 from crush_trio import __version__
 from crush_trio.cli import exit_codes
@@ -24,9 +25,11 @@ COMMANDS = {
     "approvals": ("approvals", "List and answer what waits for a person."),
     "models": ("models", "List the models that can be used."),
     "config": ("config", "Show, check and trust the configuration."),
+    "doctor": ("doctor", "Check configuration, server and model."),
     "logs": ("logs", "Show the log of the server."),
     "stop": ("stop", "Stop the server in order."),
     "schema": ("schema", "Print a JSON schema."),
+    "completion": ("completion", "Print the completion script for a shell."),
 }
 """Command → (module in this package, summary)."""
 
@@ -45,6 +48,15 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"crush_trio.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin so, without importing any; else what every group offers."""
+        found = [
+            CompletionItem(name, help=summary)
+            for name, (_, summary) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing any."""

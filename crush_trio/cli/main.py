@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+COMPLETING = "_CRUSH_TRIO_COMPLETE"
+"""Set by the scripts of `crush-trio completion` when they ask what a word may become."""
+
 
 def main() -> None:
     """Run the command line and end the process with its exit code (contract 6)."""
@@ -22,6 +25,10 @@ def main() -> None:
 
     # Importing makes much and drops little: the default would spend a seventh of it on looking.
     gc.set_threshold(limits.GC_YOUNG_ALLOCATIONS, limits.GC_MIDDLE_ROUNDS, limits.GC_OLD_ROUNDS)
+    if not arguments and COMPLETING in os.environ:
+        from crush_trio.cli.completion import complete
+
+        sys.exit(complete(os.environ[COMPLETING]))
     from crush_trio.cli.group import run_command_line
 
     sys.exit(run_command_line(arguments))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from crush_trio import limits
+from crush_trio.cli.completing import model_names, session_ids
 from crush_trio.cli.exit_codes import epilog
 from crush_trio.cli.options import (
     Finite,
@@ -53,10 +54,16 @@ _count = click.IntRange(min=1)
 
 @click.command("run", epilog=epilog())
 @click.argument("prompt", nargs=-1)
-@click.option("-s", "--session", metavar="ID|latest", help="Go on with this session.")
+@click.option(
+    "-s", "--session", metavar="ID|latest", shell_complete=session_ids,
+    help="Go on with this session.",
+)  # fmt: skip
 @click.option("-c", "--continue", "continue_", is_flag=True, help="Go on with the last session.")
 @click.option("--fork", is_flag=True, help="Go on in a copy of the session.")
-@click.option("-m", "--model", metavar="PROVIDER/MODEL", help="The model; script/FILE plays one.")
+@click.option(
+    "-m", "--model", metavar="PROVIDER/MODEL", shell_complete=model_names,
+    help="The model; script/FILE plays one.",
+)  # fmt: skip
 @click.option("--require-model", is_flag=True, help="Fail without a real language model.")
 @click.option("--record", metavar="FILE", help="Write what the model says as a script.")
 @click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Attach a file.")

@@ -40,6 +40,7 @@ from crush_trio.server.routes import (
     clients,
     config,
     crush,
+    doctor,
     events,
     jobs,
     kinds,
@@ -55,7 +56,7 @@ from crush_trio.server.routes import (
     workspaces,
 )
 from crush_trio.server.services import Services
-from crush_trio.server.settings import Settings
+from crush_trio.server.settings import Settings, certificates_file
 from crush_trio.server.watchdog import Budget, start_watchdog
 from crush_trio.store.sqlite import SqliteStore, open_store
 from crush_trio.tools.cgroup import process_control, server_cgroup
@@ -124,7 +125,8 @@ async def _open_parts(
         closing_s=Budget.of(options.shutdown_timeout_s).store_s,
     ) as store:
         cleanup.enter_context(_logging_to(options.data_dir, verbose=options.verbose))
-        async with server_cgroup(options.data_dir) as cgroup, Connections() as connections:
+        ca_file = await trio.to_thread.run_sync(certificates_file)
+        async with server_cgroup(options.data_dir) as cgroup, Connections(ca_file) as connections:
             logger.info("tool processes are kept together by %s", process_control(cgroup))
             outputs = SpillArea(options.data_dir / "outputs")
             yield (
@@ -239,7 +241,7 @@ def _create_app(
     for routes in (
         *(system, agent, workspaces, sessions, clients, crush, config),
         *(runs, queue, prompts, stream, events, whole),
-        *(permissions, questions, kinds, jobs),
+        *(permissions, questions, kinds, jobs, doctor),
     ):
         routes.add_routes(app, services)
     return app
