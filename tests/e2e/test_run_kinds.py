@@ -140,7 +140,7 @@ def test_what_is_wrong_is_refused_and_changes_nothing(
         ("shell?wait=2", {"command": "ls"}, 400, "bad_request"),
         ("summarize", None, 400, "no_language_model"),
         ("summarize", {"on_disconnect": "cancel"}, 400, "bad_request"),
-        ("summarize", {"model": "no/such"}, 400, "unknown_model"),
+        ("summarize", {"model": "no/such"}, 400, "unknown_provider"),
     ]
     for route, body, status, code in wrong:
         raw = None if body is not None else b""
