@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,27 @@ def test_a_change_over_http_is_told_once_to_every_workspace_it_concerns(
     server.start()  # both files are still there
     assert server.get(f"/v1/workspaces/{one}")["config"]["options"]["progress"] is True
     assert server.get(f"/v1/workspaces/{other}")["config"]["options"]["progress"] is False
+
+
+def test_certificates_of_the_users_own_file_count_in_a_server_that_starts(home: Path) -> None:
+    """G14; here a file that holds none, so that the refusal names it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        added = home / "ca.pem"
+        added.write_text("not a certificate\n")
+        user = home / ".config" / "crush-trio" / "config.json"
+        user.parent.mkdir(parents=True)
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
+        provider = {"type": "openai-compat", "base_url": url, "models": [{"id": "m"}]}
+        user.write_text(
+            json.dumps({"options": {"ca_file": str(added)}, "providers": {"mine": provider}})
+        )
+        server = Server(home).start()
+        try:
+            workspace = server.workspace(home / "work")
+            session = server.session(workspace)
+            run = server.prompt(workspace, session, "hello", model="mine/m")["run_id"]
+            error = server.ended(run)["error"]
+        finally:
+            server.kill()
+    assert error["code"] == "provider_tls"
+    assert error["message"] == f"{added} (options.ca_file) holds no certificates in PEM format."
