@@ -74,7 +74,9 @@ async def accepted(
         if receipt is not None:
             return receipt
         if chosen is None and kind != "shell":  # a command has no model
+            await workspace.session(SessionId(request.session_id))  # first what was named first
             chosen = await _choose(services, workspace, request, kind)
+        # Looked up after the model, which may have taken a while: it may be gone by now.
         session = await workspace.session(SessionId(request.session_id))
         # A run of this id may have been accepted and have ended since the store was read.
         if request.run_id is None or services.host.endings == endings:
