@@ -36,7 +36,7 @@ Tell: TypeAlias = Callable[[Check], None]
 UNREACHABLE: Final = "server_unreachable"
 """The code of a check that found no server."""
 
-_WORDS: Final = {"ok": "ok  ", "warn": "warn", "fail": "FAIL", "skip": "skip"}
+_WORDS: Final = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 _TOLD_CHARS: Final = 1_000  # of one check's text; no sentence of ours is longer
 _SILENCE_S: Final = limits.DOCTOR_ANSWER_S + 2 * limits.DOCTOR_CONNECT_S  # between two checks
 _ADVICE: Final = {

@@ -205,7 +205,7 @@ async def test_who_speaks_something_else_is_named() -> None:
 
 async def test_who_falls_silent_is_left() -> None:
     async with answering(HEAD, stay=True) as endpoint:
-        with pytest.raises(Unreachable, match="silent for 0.05 s"):
+        with pytest.raises(Unreachable, match=r"silent for 0\.05 s"):
             await read(endpoint, silence_s=0.05)
 
 

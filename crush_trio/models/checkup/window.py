@@ -73,8 +73,9 @@ async def _of_ollama(target: Target, connections: Connections, access: Access) -
     try:
         origin = origin_of(access.base_url)
         root = f"{origin.scheme}://{origin.name}"
+        local = target.provider.is_local
         told = await get(
-            connections, f"{root}/api/ps", is_local=target.provider.is_local, within_s=5.0
+            connections, f"{root}/api/ps", is_local=local, within_s=limits.MODEL_LIST_S
         )
         running = orjson.loads(told.body) if told.status == 200 else None
     except (Failure, orjson.JSONDecodeError):
