@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from crush_trio.config.expand import expand
-from crush_trio.config.load import Config
 
 Usual: TypeAlias = Mapping[str, Sequence[str]]
 """The variables that usually hold the key of a provider, by the provider's id."""
@@ -27,6 +26,8 @@ USUAL: Final[Usual] = {
 _NEEDS_KEY: Final = frozenset({"anthropic", "openai", "google", "openrouter", "vercel"})
 
 
+SECRET_HEADER: Final = re.compile(r"auth|key|token|secret|cookie|credential", re.IGNORECASE)
+"""Finds the names of headers whose values are secrets."""
 _VARIABLE: Final = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -39,19 +40,6 @@ def environment_keys(environ: Mapping[str, str], usual: Usual = USUAL) -> dict[s
     return {provider: name for provider, name in found.items() if name}
 
 
-def providers_without_key(config: Config, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Configured providers that are not disabled and lack their key, see `missing_key`.
-
-    Raises:
-        ConfigError: A key's template cannot be expanded.
-    """
-    return tuple(
-        name
-        for name, provider in config.providers.items()
-        if not provider.get("disable") and missing_key(name, provider, environ)
-    )
-
-
 def missing_key(
     name: str,
     provider: Mapping[str, Any],
@@ -61,13 +49,33 @@ def missing_key(
     """What to do about the key that a configured provider lacks; ``""`` if it does not lack one.
 
     It does if its ``api_key`` expands to nothing, or if it has none, needs one by its type or its
-    name and its usual variable is not set. An OAuth token counts as a key; so does a
-    ``$(command)``, which is not run here: what it gives is seen when it is used.
+    name and its usual variable is not set. An OAuth token counts as a key, and so does a header
+    that shows who we are; so does a ``$(command)``, which is not run here: what it gives is seen
+    when it is used.
 
     Raises:
         ConfigError: The template cannot be expanded.
     """
-    if provider.get("oauth"):
+    # One of the known providers, if the configuration does not make something else of the name.
+    is_usual = bool(usual.get(name)) and not (provider.get("type") or provider.get("base_url"))
+    needs_key = is_usual or provider.get("type", name) in _NEEDS_KEY
+    return lacking(name, provider, environ, usual=usual.get(name, ()), needs_key=needs_key)
+
+
+def lacking(
+    name: str,
+    provider: Mapping[str, Any],
+    environ: Mapping[str, str],
+    *,
+    usual: Sequence[str],
+    needs_key: bool,
+) -> str:
+    """`missing_key`, for a provider whose usual variables and whose need of a key are known.
+
+    Raises:
+        ConfigError: The template of its key cannot be expanded.
+    """
+    if provider.get("oauth", {}).get("access_token"):
         return ""
     template = provider.get("api_key")
     where = f"providers.{name}.api_key"
@@ -75,14 +83,11 @@ def missing_key(
         found = expand(template, environ, run_command=_not_run, where=where).strip()
         named = " or ".join(dict.fromkeys(_VARIABLE.findall(template)))
         return "" if found else f"set the variable {named}" if named else f"set {where}"
-    # One of the known providers, if the configuration does not make something else of the name.
-    is_usual = bool(usual.get(name)) and not (provider.get("type") or provider.get("base_url"))
-    if not is_usual and provider.get("type", name) not in _NEEDS_KEY:
+    if not needs_key or any(environ.get(variable, "").strip() for variable in usual):
         return ""
-    variables = usual.get(name, ())
-    if any(environ.get(variable) for variable in variables):
+    if any(SECRET_HEADER.search(header) for header in provider.get("extra_headers", {})):
         return ""
-    return f"set the variable {' or '.join(variables)}, or {where}" if variables else f"set {where}"
+    return f"set the variable {' or '.join(usual)}, or {where}" if usual else f"set {where}"
 
 
 def _not_run(command: str, environ: Mapping[str, str]) -> str:

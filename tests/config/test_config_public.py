@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crush_trio.config.keys import environment_keys, missing_key, providers_without_key
+from crush_trio.config.keys import environment_keys, missing_key
 from crush_trio.config.load import CONTEXT_PATHS, Config
 from crush_trio.config.public import public
 from crush_trio.config.schema import CONFIG
@@ -149,11 +149,10 @@ def test_of_a_key_only_references_to_variables_are_shown(key: str, answer: str) 
 
 
 def test_providers_without_their_key_are_known_before_a_model_is_chosen() -> None:
-    providers = {
+    providers: dict[str, dict[str, Any]] = {
         "good": {"api_key": "literal"},
         "named": {"api_key": "$SET"},
         "unset": {"api_key": "$UNSET"},
-        "off": {"api_key": "$UNSET", "disable": True},
         "openai": {},
         "anthropic": {"type": "anthropic"},
         "mine": {"type": "openai"},
@@ -162,16 +161,15 @@ def test_providers_without_their_key_are_known_before_a_model_is_chosen() -> Non
         "local": {"type": "openai-compat", "base_url": "http://localhost:1"},
     }
     environ = {"SET": "k", "ANTHROPIC_API_KEY": "k", "OPENROUTER_API_KEY": ""}
-    config = Config({"providers": providers})
-    assert providers_without_key(config, environ) == ("unset", "openai", "mine")
+    lacking = [name for name, each in providers.items() if missing_key(name, each, environ)]
+    assert lacking == ["unset", "openai", "mine"]
     assert environment_keys(environ) == {"anthropic": "ANTHROPIC_API_KEY"}
 
 
 def test_a_key_that_a_command_gives_is_not_missing_and_the_command_is_not_run(
     tmp_path: Path,
 ) -> None:
-    config = Config({"providers": {"p": {"api_key": f"$(touch {tmp_path}/ran)"}}})
-    assert providers_without_key(config, {}) == ()
+    assert missing_key("p", {"api_key": f"$(touch {tmp_path}/ran)"}, {}) == ""
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,7 +182,9 @@ def test_a_key_that_a_command_gives_is_not_missing_and_the_command_is_not_run(
         ("mine", {"type": "openai"}, "set providers.mine.api_key"),
         ("mine", {"type": "openai-compat"}, ""),
         ("openai", {"oauth": {"access_token": "t"}}, ""),
+        ("openai", {"oauth": {}}, "set the variable OPENAI_API_KEY, or providers.openai.api_key"),
         ("openai", {"api_key": "sk-1"}, ""),
+        ("openai", {"extra_headers": {"Authorization": "$T"}}, ""),
     ],
 )
 def test_what_to_do_about_a_missing_key_names_its_variable(

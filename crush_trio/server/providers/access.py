@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
 
 import attrs
 import trio
@@ -14,13 +12,11 @@ import trio
 from crush_trio import limits
 from crush_trio.config.access import reach
 from crush_trio.config.command import run_command
-from crush_trio.config.expand import expand, layered
+from crush_trio.config.expand import layered
+from crush_trio.config.keys import SECRET_HEADER, lacking
 from crush_trio.models.provider import Access
 from crush_trio.protocol.errors import ConfigError
 from crush_trio.server.providers.known import Known
-
-_VARIABLE: Final = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
-_SECRET_HEADER: Final = re.compile(r"auth|key|token|secret|cookie|credential", re.IGNORECASE)
 
 
 @attrs.define(eq=False)
@@ -70,7 +66,7 @@ class ProviderAccess:
             raise ConfigError(no_address(known))
         key = found.api_key or _token(known) or usual_key(known, environ)[1]
         headers = found.headers.items()
-        self.secrets.add(key, *(value for name, value in headers if _SECRET_HEADER.search(name)))
+        self.secrets.add(key, *(value for name, value in headers if SECRET_HEADER.search(name)))
         return Access(base_url, key, found.headers)
 
 
@@ -109,19 +105,13 @@ def key_problem(known: Known, environ: Mapping[str, str]) -> str:
     Raises:
         ConfigError: The template of its key is broken.
     """
-    template = known.table.get("api_key", "")
-    where = f"providers.{known.id}.api_key"
-    if template:
-        if expand(template, environ, run_command=_not_run, where=where).strip():
-            return ""
-        names = " or ".join(dict.fromkeys(_VARIABLE.findall(template)))
-        return f"set the variable {names}" if names else f"set {where}"
-    if not known.needs_key or _token(known) or usual_key(known, environ)[0]:
-        return ""
-    if any(_SECRET_HEADER.search(name) for name in known.table.get("extra_headers", {})):
-        return ""
-    usual = " or ".join(known.facts.key_variables)
-    return f"set the variable {usual}, or {where}" if usual else f"set {where}"
+    return lacking(
+        known.id,
+        known.table,
+        environ,
+        usual=known.facts.key_variables,
+        needs_key=known.needs_key,
+    )
 
 
 def _token(known: Known) -> str:
@@ -129,7 +119,3 @@ def _token(known: Known) -> str:
     oauth = known.table.get("oauth")
     token = oauth.get("access_token", "") if isinstance(oauth, Mapping) else ""
     return str(token)
-
-
-def _not_run(command: str, environ: Mapping[str, str]) -> str:
-    return "something"
