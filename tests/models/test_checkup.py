@@ -19,7 +19,7 @@ from crush_trio.agent.ports import (
     UsageSoFar,
 )
 from crush_trio.models.checkup import Hints, ModelCheckup, readings
-from crush_trio.models.checkup.asking import CALL, TOOL, Heard, ask, request
+from crush_trio.models.checkup.asking import CALL, NATIVE_CALL, TOOL, Heard, ask, request
 from crush_trio.models.checkup.reaching import reach
 from crush_trio.models.checkup.window import judged
 from crush_trio.models.failures import CLASSES, Failure, Kind
@@ -29,7 +29,7 @@ from crush_trio.models.provider import Access
 from crush_trio.protocol.checks import NAMES, Check
 from crush_trio.protocol.errors import ConfigError
 from crush_trio.protocol.runs import Usage
-from tests.models.dialects.kit import target
+from tests.models.dialects.kit import fixture, split, target
 from tests.models.network.kit import HELLO, model_at
 from tests.models.network.provider import (
     END,
@@ -173,6 +173,25 @@ async def test_a_call_of_the_protocols_own_is_native(dialect: str) -> None:
         wanted = request(CALL, TOOL, most_tokens=64)
         found = await ask(model.target, connections, model.target.provider.access(), wanted)
     assert (found.calls, found.is_native) == ([TOOL.name], True)
+
+
+@pytest.mark.parametrize(
+    ("name", "native"),
+    [
+        ("anthropic_thinking_and_calls.sse", True),
+        ("gemini_parallel_calls.sse", True),
+        ("openai_chat_legacy_function_call.sse", True),
+        ("openai_chat_parallel_tool_calls_interleaved.sse", True),
+        ("responses_reasoning_and_calls.sse", True),
+        ("anthropic_server_tool.sse", False),
+        ("anthropic_text.sse", False),
+        ("vllm_hermes_calls_as_text.sse", False),
+        ("vllm_llama3_bare_json_call_as_text.sse", False),
+        ("vllm_qwen3_coder_call_as_text.sse", False),
+    ],
+)
+def test_calls_are_told_from_text_in_what_servers_really_send(name: str, native: bool) -> None:
+    assert any(NATIVE_CALL.search(data) for _, data in split(fixture(name))) is native
 
 
 async def test_a_call_that_a_local_model_writes_as_text_is_not() -> None:

@@ -45,7 +45,7 @@ COUNT: Final = "Write the numbers from one to ten as words, separated by spaces.
 CALL: Final = f"Call the tool {TOOL.name} with the word marmot."
 
 _SYSTEM: Final = "This is a test of the connection. Do what is asked, and nothing else."
-_NATIVE: Final = re.compile(
+NATIVE_CALL: Final = re.compile(
     r'"tool_calls"\s*:\s*\[\s*\{|"function_call"\s*:\s*\{|"functionCall"\s*:\s*\{'
     r'|"type"\s*:\s*"(?:tool_use|function_call)"'
 )
@@ -107,7 +107,7 @@ class _Listening:
 
     def feed(self, event: str, data: str) -> None:
         """See `AnswerReader.feed`."""
-        self.heard.is_native = self.heard.is_native or _NATIVE.search(data) is not None
+        self.heard.is_native = self.heard.is_native or NATIVE_CALL.search(data) is not None
         self.reader.feed(event, data)
 
     @property
