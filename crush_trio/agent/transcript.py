@@ -194,14 +194,13 @@ def for_model(messages: Iterable[Message], info: ModelInfo | None = None) -> tup
         kept = [foreign.for_model(message, info) for message in kept]
     valid: list[Message] = []
     used: set[str] = set()
-    for index, message in enumerate(kept):
+    for message, results in zip(kept, _results(kept), strict=True):
         if message.role == "tool":
             continue
         calls = message.tool_calls()
         if not calls:
             valid.append(message)
             continue
-        results = _results_after(kept, index)
         names = [_unused(call.id, used) for call in calls]
         valid.append(_with_calls(message, names))
         for call, name in zip(calls, names, strict=True):
@@ -225,17 +224,20 @@ def _in_its_role(message: Message) -> Message:
     return message if parts == message.parts else attrs.evolve(message, parts=parts)
 
 
-def _results_after(messages: Sequence[Message], index: int) -> dict[str, list[ToolResultPart]]:
-    """What answers the calls of a message: results up to where a call has the same id again."""
-    wanted = {call.id for call in messages[index].tool_calls()}
-    found: dict[str, list[ToolResultPart]] = {}
-    for message in messages[index + 1 :]:
-        wanted -= {call.id for call in message.tool_calls()}
-        if not wanted:
-            break
+def _results(messages: Sequence[Message]) -> list[dict[str, list[ToolResultPart]]]:
+    """For each message, what answers its calls: results up to where a call has the same id again.
+
+    One pass over all of them, because a session may have thousands of calls.
+    """
+    found: list[dict[str, list[ToolResultPart]]] = []
+    waiting: dict[str, list[ToolResultPart]] = {}
+    for message in messages:
+        own: dict[str, list[ToolResultPart]] = {call.id: [] for call in message.tool_calls()}
+        found.append(own)
+        waiting |= own
         for part in message.tool_results():
-            if part.tool_call_id in wanted:
-                found.setdefault(part.tool_call_id, []).append(part)
+            if part.tool_call_id in waiting:
+                waiting[part.tool_call_id].append(part)
     return found
 
 

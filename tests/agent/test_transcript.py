@@ -305,3 +305,23 @@ def test_every_other_message_is_born_finished() -> None:
     for message in (user, tool):
         assert message.finish() == FinishPart("stop", 0)
         assert message.created_at == message.updated_at == 5
+
+
+def test_repairing_a_long_conversation_looks_at_each_message_a_few_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = 200
+    long = [PROMPT]
+    for number in range(steps):
+        long += [said("assistant", call(str(number))), said("tool", result(str(number)))]
+    looks = 0
+    look = Message.tool_results
+
+    def counted(message: Message) -> tuple[ToolResultPart, ...]:
+        nonlocal looks
+        looks += 1
+        return look(message)
+
+    monkeypatch.setattr(Message, "tool_results", counted)
+    assert len(for_model(long)) == len(long)
+    assert looks <= 2 * len(long)  # with each pair it would be 40,000
