@@ -26,6 +26,7 @@ from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.network.attempt import TimeLimits, attempt
 from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.get import get
+from crush_trio.models.network.hiding import hidden
 from crush_trio.models.network.retry import Retries
 from crush_trio.models.provider import Access, Provider, Target
 from crush_trio.protocol.errors import ConfigError
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 class NetworkModel:
     """Asks a provider, again where that helps; `agent.ports.Model` and `Titler`.
 
-    It keeps no state between requests: one instance serves any number of runs.
+    One instance serves any number of runs. Between requests it keeps nothing but what the
+    provider's access expanded to: a ``$(command)`` runs once, and again when the key is refused.
 
     Args:
         target: What it asks.
@@ -61,6 +63,7 @@ class NetworkModel:
         self._titler = titler
         self._times = times or TimeLimits.of(target.provider)
         self._random = random
+        self._access: Access | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -79,9 +82,11 @@ class NetworkModel:
         """
         await self.connections.ready()
         retries = Retries(trio.current_time(), self._random or random.Random())
-        access = await resolve(self.target.provider)
+        access = self._access or await resolve(self.target.provider)
         refreshed = False
         while True:
+            if not self.target.provider.is_local:  # who listens here is looked at each time
+                self._access = access
             try:
                 return await self._attempt(request, access, emit)
             except Failure as exc:
@@ -116,9 +121,10 @@ class NetworkModel:
                 is_local=target.provider.is_local,
                 within_s=within_s,
             )
-            if not 200 <= answer.status < 300:
-                raise speaks.failure(answer.status, answer.headers, answer.body, target)
-            return speaks.models(answer.body)
+            with hidden(call.headers, target.provider):
+                if not 200 <= answer.status < 300:
+                    raise speaks.failure(answer.status, answer.headers, answer.body, target)
+                return speaks.models(answer.body)
         except Failure as exc:
             raise exc.error() from None
 

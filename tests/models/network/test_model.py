@@ -209,6 +209,27 @@ async def test_a_key_is_looked_up_again_only_once(keys: list[str], requests: int
         assert len(provider.exchanges) == requests
 
 
+@pytest.mark.parametrize(("is_local", "looked_up"), [(False, 1), (True, 2)])
+async def test_a_key_is_looked_up_once_for_all_steps_but_a_local_server_each_time(
+    is_local: bool, looked_up: int
+) -> None:
+    """A command that fetches a key may ask a person, or take a second."""
+    looked = []
+
+    answers = streaming(*HELLO)
+    async with fake_provider(answers) as provider, Connections(environ={}) as connections:
+
+        def access() -> Access:
+            looked.append(1)
+            return Access(provider.url)
+
+        acme = Provider("acme", "Acme", "openai-chat", access, is_local=is_local)
+        model = NetworkModel(Target(acme, ModelInfo("acme", "m-1")), connections)
+        for _ in range(2):
+            await model.stream(request(), lambda _: None)
+    assert len(looked) == looked_up
+
+
 async def test_a_configuration_that_cannot_be_expanded_is_the_error_itself() -> None:
     def access() -> Access:
         raise ConfigError("crush.json: $NOPE is not set.")
