@@ -24,6 +24,8 @@ from crush_trio.models.provider import Access, Target
 _Json = dict[str, Any]
 _VERSION = "/v1beta"
 """The version of the API that this speaks; for an address that names none."""
+_NAMES_VERSION = re.compile(r"/v\d\w*$|/publishers/")
+"""The end of such a path, or Vertex's; any other is a gateway's, to which Google's SDKs add it."""
 
 
 class Gemini:
@@ -91,7 +93,7 @@ def _generates(item: _Json) -> bool:
 
 def _base(access: Access) -> str:
     base = access.base_url.rstrip("/")
-    return base if urlsplit(base).path else base + _VERSION
+    return base if _NAMES_VERSION.search(urlsplit(base).path) else base + _VERSION
 
 
 def _path(model: str) -> str:

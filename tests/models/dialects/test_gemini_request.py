@@ -292,7 +292,10 @@ def test_arguments_too_deep_to_be_written_again_are_left_out() -> None:
     [
         ("https://g.test/v1beta/", "gemini-3-pro", "https://g.test/v1beta/models/gemini-3-pro"),
         ("https://g.test", "gemini-3-pro", "https://g.test/v1beta/models/gemini-3-pro"),
-        ("http://p.test/gem", "models/x y", "http://p.test/gem/models/x%20y"),
+        ("http://p.test/gem", "models/x y", "http://p.test/gem/v1beta/models/x%20y"),
+        ("http://p.test/v1/a/b/", "m", "http://p.test/v1/a/b/v1beta/models/m"),
+        ("http://p.test/gem/v1alpha", "m", "http://p.test/gem/v1alpha/models/m"),
+        ("http://p.test/v1/publishers/google", "m", "http://p.test/v1/publishers/google/models/m"),
         ("http://p.test/v1", "tunedModels/a", "http://p.test/v1/tunedModels/a"),
     ],
 )
