@@ -29,7 +29,7 @@ _NAMED_SECRET = re.compile(
     re.IGNORECASE,
 )
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-_TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(rb"<title[^<>]{0,200}>([^<]{0,400})", re.IGNORECASE)
 _MARKUP = re.compile(rb"^\s*(?:<!doctype html|<html|<head|<\?xml|<body)", re.IGNORECASE)
 _WAIT_IN_TEXT = re.compile(
     r"(?:try again|retry|retry-after|wait)\b[^0-9.]{0,30}?"
@@ -39,6 +39,7 @@ _WAIT_IN_TEXT = re.compile(
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli[a-z]*|h[a-z]*|m[a-z]*|s[a-z]*)", re.IGNORECASE)
 _EPOCH_S = 1e9  # a number this large is a moment, not a duration
 _EPOCH_MS = 1e12
+_STATUS = re.compile(r"[45]\d\d", re.ASCII)
 
 
 @attrs.frozen
@@ -68,7 +69,7 @@ def said(body: bytes) -> Said:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return Said(body.decode("utf-8", "replace").strip())
+        return Said(body.decode("utf-8", "replace").strip()[: limits.PROVIDER_ERROR_CHARS])
     return said_in(value)
 
 
@@ -87,9 +88,9 @@ def said_in(value: Any) -> Said:
                 status = status or found
             elif type(found) is str:
                 codes.add(found.lower())
-                if found.isdigit() and 400 <= int(found[:4]) <= 599:
+                if _STATUS.fullmatch(found):
                     status = status or int(found)
-    return Said(_without_repeats(messages), frozenset(codes), status)
+    return Said(_without_repeats(messages)[: limits.PROVIDER_ERROR_CHARS], frozenset(codes), status)
 
 
 def _levels(value: Any, depth: int = 0) -> Iterator[Any]:

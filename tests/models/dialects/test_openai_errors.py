@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import orjson
 import pytest
@@ -176,3 +177,19 @@ def test_whatever_an_error_answer_holds_it_becomes_a_failure(status: int, body: 
     found = failure(status, {"retry-after": "x"}, body, AT)
     assert found.message
     assert said(body).quoted() == quotable(said(body).message)
+
+
+def test_a_number_that_is_none_does_not_hide_the_error() -> None:
+    assert told(400, openai("no", code="²")).kind is Kind.REFUSED
+    assert told(400, openai("no", code="0429" * 2000)).kind is Kind.REFUSED
+    digits = "9" * 5_000  # more than Python reads
+    assert told(400, openai(f"max_tokens is too large: {digits}, {digits}")).message
+    assert told(400, f"max_tokens too large: {digits} maximum context length is 8".encode()).message
+
+
+@pytest.mark.parametrize("body", [b"<html>" + b"<title>" * 9_000, b"model " * 10_900])
+def test_the_largest_body_is_understood_before_anybody_notices(body: bytes) -> None:
+    assert len(body) <= limits.MODEL_FAILURE_BYTES
+    before = time.process_time()
+    told(400, body)
+    assert time.process_time() - before < 0.2  # patterns that begin anew at each word take seconds
