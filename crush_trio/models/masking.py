@@ -1,4 +1,4 @@
-"""Secrets taken out of what is written to a file; pure."""
+"""Secrets taken out of what others may read; pure."""
 
 from __future__ import annotations
 

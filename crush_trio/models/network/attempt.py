@@ -16,6 +16,7 @@ from crush_trio import limits
 from crush_trio.agent.ports import Emit, ModelEvent, StepEnd, UsageSoFar
 from crush_trio.models.dialects.port import AnswerReader, Dialect, HttpCall
 from crush_trio.models.failures import Failure, Kind
+from crush_trio.models.network.hiding import hidden
 from crush_trio.models.network.retry import retry_after_s, should_retry
 from crush_trio.models.network.sse import EventDecoder
 from crush_trio.models.provider import Provider, Target
@@ -125,7 +126,7 @@ async def attempt(
             clock.content()
         emit(event)
 
-    with clock.scope:
+    with clock.scope, hidden(call.headers, target.provider):
         response = await send(http, "POST", call, clock.note)
         try:
             clock.heard()
@@ -282,6 +283,9 @@ async def _read(response: httpx2.Response, reader: AnswerReader, clock: Clock) -
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:
     """Read the rest if it is at hand, so that the connection can be used again."""
-    with trio.move_on_after(limits.MODEL_DRAIN_S), contextlib.suppress(Failure):
+    import httpx2
+
+    nothing = contextlib.suppress(Failure, httpx2.DecodingError)
+    with trio.move_on_after(limits.MODEL_DRAIN_S), nothing:
         async for _ in pieces:  # whatever it is, the answer was complete before
             pass

@@ -41,7 +41,8 @@ class Certificates:
     _making: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
     async def context(self) -> ssl.SSLContext:
-        """What verifies the other side; making it (30 ms) happens in a thread.
+        """What verifies the other side; making it (30 ms) happens in a thread, which is left
+        behind by who cannot wait: a file may be on a disk that does not answer.
 
         Raises:
             Failure: `Kind.TLS`: a file that was to be added cannot be.
@@ -49,7 +50,9 @@ class Certificates:
         if self._context is None:
             async with self._making:
                 if self._context is None:
-                    self._context = await trio.to_thread.run_sync(self._make)
+                    self._context = await trio.to_thread.run_sync(
+                        self._make, abandon_on_cancel=True
+                    )
         return self._context
 
     def used(self) -> str:

@@ -80,6 +80,7 @@ class NetworkModel:
         Raises:
             ModelError: It failed for good; the message says how often it was tried.
         """
+        _check_tools(request, self.target)
         await self.connections.ready()
         retries = Retries(trio.current_time(), self._random or random.Random())
         access = self._access or await resolve(self.target.provider)
@@ -141,6 +142,21 @@ class NetworkModel:
             emit,
             self._times,
         )
+
+
+def _check_tools(request: ModelRequest, target: Target) -> None:
+    """Ask no model for tools that is known to have none; a server of this machine says so itself.
+
+    Raises:
+        ModelError: ``tools_unsupported``.
+    """
+    provider, model = target.provider, target.info.model
+    if request.tools and target.info.supports_tools is False and not provider.is_local:
+        raise Failure(
+            Kind.NO_TOOLS,
+            f"{provider.id}/{model} cannot call tools, by the list of models: choose one that "
+            f"can, or set supports_tools of {model} in the configuration.",
+        ).error()
 
 
 async def resolve(provider: Provider) -> Access:

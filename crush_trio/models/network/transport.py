@@ -14,6 +14,7 @@ import httpx2
 import trio
 
 from crush_trio import limits
+from crush_trio.models.dialects.said import quotable
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.network.certificates import Certificates
 from crush_trio.models.network.dialing import Dial, Line, Origin
@@ -60,10 +61,15 @@ class _Link:
     async def begin(self, request: httpx2.Request) -> h11.Response:
         """Send the request; the head of its answer."""
         out = self.http.send(self._head(request)) or b""
-        if request.content:
-            out += self.http.send(h11.Data(data=request.content)) or b""
-        out += self.http.send(h11.EndOfMessage()) or b""
+        content = request.content
         try:
+            for start in range(0, len(content), limits.MODEL_SEND_BYTES):
+                if start:
+                    await self.line.stream.send_all(out)
+                    out = b""
+                piece = content[start : start + limits.MODEL_SEND_BYTES]
+                out += self.http.send(h11.Data(data=piece)) or b""
+            out += self.http.send(h11.EndOfMessage()) or b""
             await self.line.stream.send_all(out)
         except trio.BrokenResourceError:
             if self.used:
@@ -130,8 +136,9 @@ class _Link:
         except h11.RemoteProtocolError as exc:
             if self.has_ended:
                 raise broken_off(self.origin) from None
+            said = quotable(str(exc))
             raise Failure(
-                Kind.MALFORMED, f"{self.origin.name} sends what is not HTTP: {exc}."
+                Kind.MALFORMED, f"{self.origin.name} sends what is not HTTP: {said}."
             ) from None
 
     async def _receive(self) -> bytes:
