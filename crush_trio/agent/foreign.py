@@ -1,4 +1,4 @@
-"""What one model wrote, as another may read it: images, thoughts, signatures, call ids. Pure."""
+"""What one model wrote, as another may read it: images, thoughts, signatures, calls. Pure."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from crush_trio.protocol.messages import (
 
 _PLAIN_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
 _NOT_PLAIN = re.compile(r"[^a-zA-Z0-9_-]")
+_PLAIN_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
 _HEAD_CHARS = 23  # of an id that is replaced; with the digest it is 40 characters long
 
 
@@ -34,6 +35,15 @@ def call_id(name: str) -> str:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"{_NOT_PLAIN.sub('_', name)[:_HEAD_CHARS]}_{digest}"
+
+
+def tool_name(name: str) -> str:
+    """``name`` as a tool may be called with every provider; models make up others, and a request
+    that tells of one is refused, and so would be each later one of its session."""
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    plain = _NOT_PLAIN.sub("_", name)[:63]
+    return plain if _PLAIN_NAME.fullmatch(plain) else f"_{plain}"
 
 
 def for_model(message: Message, info: ModelInfo) -> Message:

@@ -185,9 +185,10 @@ def for_model(messages: Iterable[Message], info: ModelInfo | None = None) -> tup
 
     Results without a call are dropped, calls without a result get a synthetic error result right
     after their message, unfinished or broken calls are completed, a call id that occurs again, or
-    that not every provider takes, is replaced by one that is unique and valid, and empty assistant
-    messages are skipped. A person's command becomes text. With ``info``, thoughts and signatures
-    of other models go, and a text stands for each image if the model takes none.
+    that not every provider takes, is replaced by one that is unique and valid, and so is the name
+    of a tool that nobody has; empty assistant messages are skipped. A person's command becomes
+    text. With ``info``, thoughts and signatures of other models go, and a text stands for each
+    image if the model takes none.
     """
     kept = [_in_its_role(message) for message in messages if not _is_empty_assistant(message)]
     if info is not None:
@@ -206,7 +207,7 @@ def for_model(messages: Iterable[Message], info: ModelInfo | None = None) -> tup
         for call, name in zip(calls, names, strict=True):
             found = results.get(call.id)
             part = found.pop(0) if found else _no_result(call)
-            part = attrs.evolve(part, tool_call_id=name)
+            part = attrs.evolve(part, tool_call_id=name, name=foreign.tool_name(call.name))
             valid.append(attrs.evolve(message, id=MessageId(""), role="tool", parts=(part,)))
     return tuple(valid)
 
@@ -257,7 +258,7 @@ def _no_result(call: ToolCallPart) -> ToolResultPart:
 def _with_calls(message: Message, names: Sequence[str]) -> Message:
     waiting = list(names)
     parts = tuple(
-        attrs.evolve(sanitised_call(part), id=waiting.pop(0))
+        attrs.evolve(sanitised_call(part), id=waiting.pop(0), name=foreign.tool_name(part.name))
         if isinstance(part, ToolCallPart)
         else part
         for part in message.parts

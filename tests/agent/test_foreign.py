@@ -58,6 +58,18 @@ def test_whatever_ids_calls_have_they_are_sent_as_valid_ones(names: list[str]) -
     assert len(set(ids)) == len(names)
 
 
+@given(st.text(max_size=80) | st.sampled_from(["view", "functions.view:0", "", "1st"]))
+def test_whatever_tool_a_model_asked_for_its_name_is_sent_as_a_valid_one(name: str) -> None:
+    """G7"""
+    asked = attrs.evolve(said("a")[0], parts=(ToolCallPart("a", name, "{}", True),))
+    answer = tool_message(SESSION, RUN, ToolResultPart("a", name, "Unknown tool"), 0)
+    [call] = for_model([asked, answer], SEEING)[0].tool_calls()
+    [result] = for_model([asked, answer], SEEING)[1].tool_results()
+    assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}", call.name)  # what Gemini, too, takes
+    assert result.name == call.name
+    assert call.name == name or not re.fullmatch(r"[a-z]+", name)
+
+
 def test_the_same_id_is_replaced_by_the_same_one_each_time() -> None:
     """A provider's cache is a beginning of the request."""
     name = "functions.look:0|fc_" + "x" * 60
