@@ -2,8 +2,9 @@
 
 A server that runs for long has the environment of whoever started it. So a command sends its own
 variables with the workspace it opens, on the unix socket only and no others than these: the usual
-key variables (`config.key_variables`), and those that a provider in the configuration of the
-directory refers to as ``$NAME``. The server keeps them in memory (contract 7).
+key variables (`config.key_variables`), where Ollama is (``OLLAMA_HOST``), and those that a provider
+in the configuration of the directory refers to as ``$NAME``. The server keeps them in memory
+(contract 7).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def bring(
     """
     if not isinstance(target.endpoint, UnixEndpoint):
         return Brought(client_id)
-    names = dict.fromkeys((*KEY_VARIABLES, *_referred_to(target, cwd, environ)))
+    names = dict.fromkeys((*KEY_VARIABLES, "OLLAMA_HOST", *_referred_to(target, cwd, environ)))
     env = tuple(f"{name}={environ[name]}" for name in names if environ.get(name))
     env = tuple(each for each in env if _is_text(each))
     return Brought(client_id or (str(uuid.uuid4()) if env else None), env)

@@ -54,7 +54,8 @@ async def list_models(flags: ServerFlags, cwd: str, wanted: Wanted, as_json: boo
 
 def _nothing(wanted: Wanted) -> str:
     of_provider = "" if wanted.provider is None else f" of the provider {wanted.provider!r}"
-    return f"no model{of_provider} matches {wanted.part!r}"
+    what = f"matches {wanted.part!r}" if wanted.part else "is known"
+    return f"no model{of_provider} {what}"
 
 
 async def _models(link: Link, cwd: str) -> list[JsonObject]:

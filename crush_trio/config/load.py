@@ -71,15 +71,20 @@ class Config:
     @property
     def notices(self) -> tuple[str, ...]:
         """What its user should know: what is unknown, and what does not count (contract 7)."""
+        return (*self.warnings, *map(self._without_effect, self.inert))
+
+    @property
+    def inert_providers(self) -> tuple[str, ...]:
+        """Those of the notices that are about providers."""
+        return tuple(self._without_effect(each) for each in self.inert if "providers" in each)
+
+    def _without_effect(self, named: str) -> str:
         why = (
             "they changed after this directory was trusted"
             if self.trust == "changed"
             else "this directory is not trusted"
         )
-        inert = (
-            f"{named} have no effect: {why} (crush-trio config trust)." for named in self.inert
-        )
-        return (*self.warnings, *inert)
+        return f"{named} have no effect: {why} (crush-trio config trust)."
 
     def model(self) -> str | None:
         """The chosen large model as ``provider/model``, or ``None``."""

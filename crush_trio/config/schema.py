@@ -77,7 +77,7 @@ MODEL = Table(
         "reasoning_levels": ListOf("Values `reasoning_effort` may have.", _NAME),
         "default_reasoning_effort": Text("Effort if nobody says."),
         "supports_attachments": Flag("The model takes images."),
-        "supports_tools": Flag("The model can call tools; one that cannot is refused."),
+        "supports_tools": Flag("The model can call tools; one that cannot gets no prompts."),
         "options": Table("Defaults for requests.", _SAMPLING),
     },
 )

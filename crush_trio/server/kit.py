@@ -181,7 +181,7 @@ class ServerKit:
     async def models(self, workspace: Path | None, env: Mapping[str, str]) -> tuple[Listed, ...]:
         """See `host.kit.Kit`."""
         config = await trio.to_thread.run_sync(self._config, workspace, abandon_on_cancel=True)
-        providers = await self.network.everywhere(config)
+        providers = await self.network.everywhere(config, env)
         used = await self._used(config, env)
         environ = layered(env, os.environ)
         return listing(providers.values(), environ, registry.available(), used)

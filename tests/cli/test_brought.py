@@ -32,6 +32,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
         "DEN_TEAM": "blue",
         "OPENAI_API_KEY": "sk",
         "HF_TOKEN": "",
+        "OLLAMA_HOST": "127.0.0.1:9",
     }
 
 
@@ -40,7 +41,12 @@ def test_keys_and_what_providers_refer_to_are_brought(
 ) -> None:
     """Contract 7: only these; a shared server has no use for the rest."""
     brought = bring(LOCAL, str(tmp_path), environ)
-    assert brought.env == ("OPENAI_API_KEY=sk", "DEN_KEY=k=1", "DEN_TEAM=blue")
+    assert brought.env == (
+        "OPENAI_API_KEY=sk",
+        "OLLAMA_HOST=127.0.0.1:9",
+        "DEN_KEY=k=1",
+        "DEN_TEAM=blue",
+    )
     assert brought.client_id is not None
     assert "sk" not in repr(brought)
     assert bring(LOCAL, str(tmp_path), environ, "mine").client_id == "mine"
@@ -58,7 +64,7 @@ def test_a_broken_configuration_is_left_to_the_server(
 ) -> None:
     (tmp_path / "crush.json").write_text("{")
     odd = {**environ, "GROQ_API_KEY": "\udc80"}
-    assert bring(LOCAL, str(tmp_path), odd).env == ("OPENAI_API_KEY=sk",)
+    assert bring(LOCAL, str(tmp_path), odd).env == ("OPENAI_API_KEY=sk", "OLLAMA_HOST=127.0.0.1:9")
 
 
 def test_the_key_variables_are_those_of_the_catalogue() -> None:

@@ -246,6 +246,17 @@ async def test_what_was_found_is_remembered_for_a_while_and_looked_for_once() ->
         assert local.known.best is not None
 
 
+async def test_where_ollama_is_for_a_client_counts_before_where_it_is_for_the_server() -> None:
+    async with serving(OLLAMA) as running:
+        local = LocalServers(
+            {"OLLAMA_HOST": "127.0.0.1:1"}, sockets=lambda: everybody(None, running.port)
+        )
+        assert (await local.find()).server("ollama") is None
+        there = {"OLLAMA_HOST": f"127.0.0.1:{running.port}"}
+        assert (await local.find(there)).server("ollama") is not None
+        assert (await local.find()).server("ollama") is None
+
+
 async def test_after_a_while_it_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LOCAL_FOUND_S", 0.0)
     async with serving(VLLM) as running:

@@ -21,7 +21,10 @@ from crush_trio.server.providers.models import Models
 ANTHROPIC = {"ANTHROPIC_API_KEY": "k1"}
 BOTH = {**ANTHROPIC, "OPENROUTER_API_KEY": "k2"}
 LARGE, SMALL = "claude-sonnet-5-5", "claude-haiku-4-5-20251001"
-DEN = {"base_url": "http://127.0.0.1:9/v1", "models": [{"id": "tiny"}, {"id": "little"}]}
+DEN = {
+    "base_url": "http://127.0.0.1:9/v1",
+    "models": [{"id": "tiny"}, {"id": "little"}, {"id": "llama3:latest"}],
+}
 
 
 @pytest.fixture
@@ -69,6 +72,7 @@ def small_of(found: Chosen) -> str:
         ("den", "den/tiny"),
         ("den/little", "den/little"),
         ("tiny", "den/tiny"),
+        ("den/llama3", "den/llama3:latest"),
     ],
 )
 async def test_a_name_leads_to_one_model(models: Models, name: str, meant: str) -> None:
@@ -131,6 +135,20 @@ async def test_a_name_that_leads_nowhere_says_what_to_write(
     assert caught.value.code == code
     assert words in caught.value.message
     assert caught.value.message[-1] in ".?"
+
+
+@pytest.mark.parametrize("name", [None, "den/tiny", "tiny"])
+async def test_a_file_that_is_not_trusted_is_named_where_its_provider_is_missed(
+    models: Models, name: str | None
+) -> None:
+    """Contract 7: what does not count is named, also where nothing can run without it."""
+    large = {"models": {"large": {"provider": "den", "model": "tiny"}}}
+    for inert, said in (("providers, mcp", True), ("mcp", False)):
+        config = Config(large, inert=(f"crush.json: {inert}",), trust="none")
+        with pytest.raises(Refused) as caught:
+            await models.choose(name, config, ANTHROPIC)
+        assert ("crush.json: providers" in caught.value.message) == said
+        assert ("(crush-trio config trust)." in caught.value.message) == said
 
 
 async def test_what_is_configured_comes_before_keys_and_keys_in_the_catalogues_order(

@@ -141,7 +141,7 @@ class LocalServers:
     """What `find` finds, remembered for `LOCAL_FOUND_S` seconds.
 
     Args:
-        environ: See `find`.
+        environ: See `find`; what a client has sent counts before it.
         ports: See `find`.
         sockets: See `find`.
     """
@@ -157,21 +157,29 @@ class LocalServers:
         self._ports = ports
         self._sockets = sockets
         self._one = trio.Lock()
-        self._known: tuple[float, Found] | None = None
+        self._known: tuple[float, str, Found] | None = None
 
     @property
     def known(self) -> Found:
         """What was found last, however long ago; for who cannot wait, in any thread."""
-        return Found() if self._known is None else self._known[1]
+        return Found() if self._known is None else self._known[2]
 
-    async def find(self) -> Found:
-        """What is there: from memory if it was found just now, else looked for, once for all."""
+    async def find(self, env: Mapping[str, str] | None = None) -> Found:
+        """What is there: from memory if it was found just now, else looked for, once for all.
+
+        Args:
+            env: What the client who asks has sent.
+        """
+        environ = {**self._environ, **(env or {})}
+        named = environ.get("OLLAMA_HOST", "")
         async with self._one:
             now = time.monotonic()
-            if self._known is not None and now - self._known[0] < limits.LOCAL_FOUND_S:
-                return self._known[1]
-            found = await find(self._environ, ports=self._ports, sockets=self._sockets)
-            self._known = (time.monotonic(), found)
+            if self._known is not None:
+                then, there, found = self._known
+                if there == named and now - then < limits.LOCAL_FOUND_S:
+                    return found
+            found = await find(environ, ports=self._ports, sockets=self._sockets)
+            self._known = (time.monotonic(), named, found)
             return found
 
 

@@ -92,12 +92,16 @@ class Models:
         providers = await trio.to_thread.run_sync(self.known, config, abandon_on_cancel=True)
         problem = partial(key_problem, environ=layered(env, os.environ))
         if name is not None:
-            providers = await self._looked_for(name, providers)
-            picked: Picked | None = _named(name, config, providers, problem)
-        else:
-            picked = self._unnamed(config, providers, env)
+            providers = await self._looked_for(name, providers, env)
+        try:
+            if name is not None:
+                picked: Picked | None = _named(name, config, providers, problem)
+            else:
+                picked = self._unnamed(config, providers, env)
+        except Refused as exc:
+            raise _with_inert(exc, config) from None
         if picked is None:
-            return await self._local(providers)
+            return await self._local(providers, env)
         connections = self._connections(config)
         picked, notices = await self._complete(picked, env, connections, asks=asks)
         if picked.why:
@@ -105,21 +109,23 @@ class Models:
         small = choosing.small_for(picked, config, providers, problem)
         return Chosen(self._model(picked, small, env, connections), notices)
 
-    async def everywhere(self, config: Config) -> dict[str, Known]:
+    async def everywhere(self, config: Config, env: Mapping[str, str]) -> dict[str, Known]:
         """Every provider that is known, with the servers of this machine."""
         providers = await trio.to_thread.run_sync(self.known, config, abandon_on_cancel=True)
-        return with_local(providers, await self.local.find())
+        return with_local(providers, await self.local.find(env))
 
-    async def _looked_for(self, name: str, providers: dict[str, Known]) -> dict[str, Known]:
+    async def _looked_for(
+        self, name: str, providers: dict[str, Known], env: Mapping[str, str]
+    ) -> dict[str, Known]:
         """With the servers of this machine, if ``name`` may mean one of them or its model."""
         head = providers.get(name.partition("/")[0])
         if head is not None and not head.facts.is_local:
             return providers
-        return with_local(providers, await self.local.find())
+        return with_local(providers, await self.local.find(env))
 
-    async def _local(self, providers: dict[str, Known]) -> Chosen | None:
+    async def _local(self, providers: dict[str, Known], env: Mapping[str, str]) -> Chosen | None:
         """The model of a server of this machine, where nothing was asked for or configured."""
-        found = await self.local.find()
+        found = await self.local.find(env)
         for server in found.servers:
             known = with_local(providers, found).get(server.provider.id)
             if server.model is not None and known is not None and known.access is not None:
@@ -224,6 +230,13 @@ class Models:
         if self._catalogue is None or self._catalogue[0] != now:
             self._catalogue = (now, load(path))
         return self._catalogue[1]
+
+
+def _with_inert(refused: Refused, config: Config) -> Refused:
+    """The same, with the files that may define what is missing, but are not trusted."""
+    if refused.code not in ("unknown_provider", "unknown_model"):
+        return refused
+    return Refused(refused.code, " ".join((refused.message, *config.inert_providers)))
 
 
 def _named(name: str, config: Config, providers: dict[str, Known], problem: Problem) -> Picked:

@@ -104,6 +104,8 @@ def listed(provider: Known) -> list[str]:
 def _of_provider(provider: Known, model: str) -> Named | None:
     if model in provider.models:
         return Named(provider, model)
+    if f"{model}:latest" in provider.models:  # as Ollama itself reads it
+        return Named(provider, f"{model}:latest")
     catalogue = _catalogue({provider.id: provider})
     found = [each for _, each in catalogue.find(model) if model.casefold() in each.casefold()]
     undated = [each for each in found if each.casefold().startswith(f"{model.casefold()}-2")]

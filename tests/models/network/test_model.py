@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -17,6 +18,7 @@ from crush_trio.models.network.model import NetworkModel
 from crush_trio.models.provider import Access, Provider, Target
 from crush_trio.protocol.errors import ConfigError
 from crush_trio.protocol.models import ModelInfo
+from tests.models.dialects.kit import target, tool
 from tests.models.kit import request
 from tests.models.network.kit import (
     DONE,
@@ -331,3 +333,20 @@ async def test_a_list_that_cannot_be_had_is_an_error_like_any_other(
         with pytest.raises(ModelError) as caught:
             await model.list_models()
         assert caught.value.code == code
+
+
+async def test_a_model_that_is_known_to_have_no_tools_is_not_asked_for_any() -> None:
+    """A model server of this machine is asked: what it says counts more than a list."""
+    plain = request()
+    with_tools = attrs.evolve(plain, tools=(tool("view"),))
+    async with fake_provider(streaming(*HELLO)) as provider, Connections(environ={}) as connections:
+        access = Access(f"{provider.url}/v1", "k")
+        for is_local, asked_for, requests in ((False, plain, 1), (True, with_tools, 2)):
+            about = target(access=access, is_local=is_local, supports_tools=False)
+            await NetworkModel(about, connections).stream(asked_for, list[ModelEvent]().append)
+            assert len(provider.exchanges) == requests
+        about = target(access=access, supports_tools=False)
+        with pytest.raises(ModelError, match="acme/m-1 cannot call tools") as caught:
+            await NetworkModel(about, connections).stream(with_tools, list[ModelEvent]().append)
+        assert (caught.value.code, caught.value.retryable) == ("tools_unsupported", False)
+        assert len(provider.exchanges) == 2
