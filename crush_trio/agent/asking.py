@@ -108,6 +108,7 @@ class Asking:
         if self._over is not None:
             self._cut = True  # the answer ended at the limit; what follows is not part of it
             return
+        length = self.live.length
         content = self.live.apply(event)
         if content:
             if self._retrying:
@@ -117,13 +118,13 @@ class Asking:
         elif isinstance(event, UsageSoFar):
             self.meter.report(event.usage, self.live.length)
         elif isinstance(event, StreamReset):
+            self.meter.reset(length)
             self._begin_retry(event)
         if self.live.length > self.meter.room:
             self._over = self.meter.over()
             self._idle.cancel()
 
     def _begin_retry(self, reset: StreamReset) -> None:
-        self.meter.reset()
         self._idle.deadline = trio.current_time() + self.idle_s + reset.delay_s
         self._resets += 1
         self._retrying = True

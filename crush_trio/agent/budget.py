@@ -96,24 +96,34 @@ class Budget:
         return StepMeter(self, progress, request if self.info.is_language_model else 0)
 
     def account(
-        self, progress: Progress, end: StepEnd | None, used: Usage, message: Message
+        self,
+        progress: Progress,
+        end: StepEnd | None,
+        used: Usage,
+        message: Message,
+        abandoned: Usage = Usage(),
     ) -> Progress:
         """The progress with one step's usage, its cost and its text.
 
         ``used`` counts if the provider named no usage at the end, or there was none: ``end`` is
-        ``None`` for a step that was cut short. One step of unknown cost makes the whole unknown.
+        ``None`` for a step that was cut short. ``abandoned`` is what attempts before have used: it
+        is paid for, but no part of the step's size. One unknown cost makes the whole unknown.
         """
         named = end.usage if end is not None else None
         usage = used if named is None or is_nothing(named) else named
         cost = end.cost_usd if end is not None else None
         cost = self.price(usage) if cost is None else cost
-        unpriced = progress.unpriced or (cost is None and not is_nothing(usage))
+        more = self.price(abandoned)
+        unpriced = (cost is None and not is_nothing(usage)) or (
+            more is None and not is_nothing(abandoned)
+        )
+        unpriced = progress.unpriced or unpriced
         # A sum of floats is kept from drifting; a token costs more than 1e-12 dollars.
-        spent = round(progress.spent + (cost or 0.0), 12)
+        spent = round(progress.spent + (cost or 0.0) + (more or 0.0), 12)
         known = cost is not None or progress.cost_usd is not None
         return attrs.evolve(
             progress,
-            usage=progress.usage.plus(usage),
+            usage=progress.usage.plus(usage).plus(abandoned),
             last_usage=progress.last_usage if is_nothing(usage) else usage,
             cost_usd=spent if known and not unpriced else None,
             spent=spent,
@@ -172,6 +182,8 @@ class StepMeter:
     """An estimate of what was sent, in tokens."""
     room: float = attrs.field(default=math.inf, init=False)
     """The length of streamed content beyond which a limit is crossed."""
+    abandoned: Usage = attrs.field(default=Usage(), init=False)
+    """What attempts that failed have used: providers count it, although nobody sees it."""
     _reported: Usage = attrs.field(default=Usage(), init=False)
     _at: int = attrs.field(default=0, init=False)
     _code: str = attrs.field(default="", init=False)
@@ -185,8 +197,12 @@ class StepMeter:
         self._at = length if usage.output_tokens else 0  # it has not counted them yet
         self._measure()
 
-    def reset(self) -> None:
-        """The request is made again from the start."""
+    def reset(self, length: int) -> None:
+        """The request is made again from the start, after ``length`` characters.
+
+        Its answer may be as long as the first one might have been; what both cost is one sum.
+        """
+        self.abandoned = self.abandoned.plus(self.used(length))
         self.report(Usage(), 0)
 
     def used(self, length: int, *, ended: bool = False) -> Usage:
@@ -226,7 +242,7 @@ class StepMeter:
 
     def _paid_tokens_left(self) -> float:
         limit, price = self.budget.limits.max_cost_usd, self.budget.info.cost_per_1m_out
-        spent = self.budget.price(self._reported)
+        spent = self.budget.price(self.abandoned.plus(self._reported))
         if limit is None or spent is None or price is None:
             return math.inf
         dollars = limit - self.before.spent - spent

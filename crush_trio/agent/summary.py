@@ -211,7 +211,7 @@ class Summary:
             end = await asking.answer()
         finally:
             before, used = self.progress, meter.used(live.length, ended=end is not None)
-            after = budget.account(before, end, used, live.present())
+            after = budget.account(before, end, used, live.present(), meter.abandoned)
             self.used = after.last_usage
             self.progress = attrs.evolve(
                 after, last_usage=before.last_usage, message_id=before.message_id, text=before.text

@@ -282,8 +282,8 @@ class Turn:
             self.failure = exc
             raise
         finally:
-            used = meter.used(live.length, ended=end is not None)
-            self.progress = self._budget.account(self.progress, end, used, live.present())
+            used, lost = meter.used(live.length, ended=end is not None), meter.abandoned
+            self.progress = self._budget.account(self.progress, end, used, live.present(), lost)
         return end
 
     def _request(self, sent: tuple[Message, ...]) -> ModelRequest:

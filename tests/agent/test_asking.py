@@ -205,14 +205,14 @@ async def test_what_a_broken_request_has_used_is_counted(autojump_clock: MockClo
     assert turn.progress.cost_usd == pytest.approx(51)
 
 
-async def test_a_retry_starts_the_count_anew(autojump_clock: MockClock) -> None:
-    """R51: as it does the message."""
+async def test_a_retry_may_answer_at_full_length(autojump_clock: MockClock) -> None:
+    """R51: as the message begins anew; what the first answer has used is used (R-COST)."""
     said = UsageSoFar(Usage(9, 4))
     act = sending(*[FOUR] * 4, said, StreamReset(1, 3, 0.5, "529"), *[FOUR] * 4)
     turn, journal = asked(act, Limits(max_output_tokens=5))
     assert (await turn.take()).outcome is Outcome.COMPLETED
     assert journal.messages()[0].text() == "abcd" * 4
-    assert counted(turn) == (4, True)
+    assert counted(turn) == (8, True)
 
 
 async def test_what_cannot_be_stored_is_not_asked_on(

@@ -111,6 +111,27 @@ def test_a_request_that_failed_without_an_answer_has_used_nothing_we_know_of() -
     assert meter.used(4) == Usage(90, 1, estimated=True)
 
 
+def test_what_failed_attempts_have_used_is_paid_for_but_no_part_of_the_step() -> None:
+    """R-COST, R-LIMITS: a provider counts an answer that broke off, too."""
+    meter = Budget(Limits(max_cost_usd=0.002), PRICED).meter(Progress(), 100)
+    room = meter.room
+    meter.report(Usage(400), 0)
+    meter.reset(40)
+    assert meter.abandoned == Usage(400, 10, estimated=True)
+    assert meter.used(0) == Usage()
+    assert meter.room < room
+    meter.reset(0)
+    assert meter.abandoned == Usage(400, 10, estimated=True), "a refusal uses nothing"
+    end = StepEnd("end_turn", Usage(400, 20))
+    progress = Budget(Limits(), PRICED).account(Progress(), end, Usage(), MESSAGE, meter.abandoned)
+    assert progress.usage == Usage(800, 30, estimated=True)
+    assert progress.last_usage == Usage(400, 20)
+    assert progress.cost_usd == pytest.approx((800 * 3 + 30 * 15) / 1e6)
+    bare = Budget(Limits(), ModelInfo("p", "m"))
+    said = StepEnd("end_turn", Usage(1), cost_usd=0.1)
+    assert bare.account(Progress(), said, Usage(), MESSAGE, Usage(1)).cost_usd is None
+
+
 def test_what_is_no_language_model_uses_no_tokens() -> None:
     scout = attrs.evolve(PRICED, is_language_model=False)
     assert Budget(Limits(), scout).meter(Progress(), 100).used(0, ended=True) == Usage()

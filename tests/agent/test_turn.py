@@ -374,6 +374,25 @@ async def test_a_call_that_was_streamed_before_a_reset_is_run_once(
     assert turn.progress.tool_calls == 1
 
 
+async def test_an_answer_that_broke_off_is_counted_beside_the_one_that_did_not(
+    autojump_clock: MockClock,
+) -> None:
+    """R-COST."""
+    model = script_of(
+        step(
+            {"usage_so_far": {"input_tokens": 100, "output_tokens": 1}},
+            {"text": "half of"},
+            {"reset": "cut", "delay_ms": 100},
+            {"usage_so_far": {"input_tokens": 100, "output_tokens": 1}},
+            {"text": "all of it"},
+            usage={"input_tokens": 100, "output_tokens": 3},
+        )
+    )
+    _, turn, _ = await take(model, [])
+    assert turn.progress.usage == Usage(200, 6, estimated=True)
+    assert turn.progress.last_usage == Usage(100, 3)
+
+
 async def test_an_error_of_the_model_leaves_its_message_open() -> None:
     """R54."""
     turn, journal = turn_of(script({"text": "half"}, {"error": "overloaded", "retryable": True}))
