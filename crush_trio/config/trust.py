@@ -26,6 +26,7 @@ _OPTIONS: Final = frozenset(
         "tui",
     }
 )
+_UNCHECKED: Final = "provider_options"
 
 
 @attrs.frozen
@@ -100,7 +101,9 @@ def _models(models: Any, below: dict[str, Any], inert: list[Inert]) -> Any:
     """Without slots that would play a script: only the command line may name one (contract 9).
 
     A script makes tool calls exactly as written, so a repository must not bring its own. That
-    holds too when the file only replaces the path of a script that the user has chosen.
+    holds too when the file only replaces the path of a script that the user has chosen. Nor do
+    ``provider_options`` count: they go into each request as they are, over its prompt and tools,
+    and providers call a tool at whatever address they name, with the conversation in hand.
     """
     if not isinstance(models, dict):
         return models
@@ -112,8 +115,11 @@ def _models(models: Any, below: dict[str, Any], inert: list[Inert]) -> Any:
             provider = selected.get("provider") or provider
         if provider == "script":
             inert.append(Inert(("models", slot), selected))
-        else:
-            kept[slot] = selected
+            continue
+        kept[slot] = selected
+        if isinstance(selected, dict) and _UNCHECKED in selected:
+            inert.append(Inert(("models", slot, _UNCHECKED), selected[_UNCHECKED]))
+            kept[slot] = {key: value for key, value in selected.items() if key != _UNCHECKED}
     return kept
 
 
