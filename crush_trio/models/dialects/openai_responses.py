@@ -9,6 +9,7 @@ import attrs
 
 from crush_trio import limits
 from crush_trio.agent.ports import Emit, ModelRequest
+from crush_trio.models.call_ids import session_mark
 from crush_trio.models.dialects import dialect, openai_errors
 from crush_trio.models.dialects.bodies import output_tokens, system_text, with_extras
 from crush_trio.models.dialects.port import AnswerReader, HttpCall
@@ -55,7 +56,7 @@ class OpenAIResponses:
             "max_output_tokens": tokens,
             "temperature": choice.temperature,
             "top_p": choice.top_p,
-            "prompt_cache_key": request.session_id,
+            "prompt_cache_key": session_mark(request.session_id),
         }
         if info.can_reason:
             body["reasoning"] = _reasoning(target)

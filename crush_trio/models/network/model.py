@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from crush_trio.agent.ports import (
     StepEnd,
     StreamReset,
 )
+from crush_trio.models.call_ids import session_mark
 from crush_trio.models.dialects import dialect
 from crush_trio.models.dialects.port import HttpCall
 from crush_trio.models.failures import Failure, Kind
@@ -182,11 +182,8 @@ def _not_configured(message: str) -> ModelError:
 
 
 def _marked(call: HttpCall, session_id: SessionId) -> HttpCall:
-    """The call with what tells a provider that requests belong together (CW 5.13).
-
-    It sees a digest, the same for all requests of a session; what the configuration says wins.
-    """
-    digest = hashlib.sha256(session_id.encode()).hexdigest()[:16]
+    """The call with its `session_mark`; what the configuration says wins."""
+    digest = session_mark(session_id)
     marks = {"x-session-id": digest, "x-session-affinity": digest, "accept": "text/event-stream"}
     given = {key.lower() for key in call.headers}
     marks = {key: value for key, value in marks.items() if key not in given}

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crush_trio.models.call_ids import session_mark
 from crush_trio.models.dialects.openai_responses import DIALECT
 from crush_trio.models.dialects.responses_input import phase_signature, signature
 from crush_trio.models.failures import Kind
 from crush_trio.models.provider import Access, Choice, Target
+from crush_trio.protocol.ids import SessionId
 from crush_trio.protocol.messages import (
     BinaryPart,
     FinishPart,
@@ -196,7 +198,7 @@ def test_the_request_is_stateless_and_streams() -> None:
         "max_output_tokens": 8192,
         "temperature": 0.5,
         "top_p": 0.9,
-        "prompt_cache_key": "session-1",
+        "prompt_cache_key": session_mark(SessionId("session-1")),
         "service_tier": "flex",
         "user": "u",
     }
