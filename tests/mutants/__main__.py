@@ -94,7 +94,7 @@ def _copy_project(copy: Path) -> None:
     for name in _COPIED:
         source = ROOT / name
         if source.is_dir():
-            ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+            ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "node_modules")
             shutil.copytree(source, copy / name, ignore=ignore)
         elif source.exists():
             shutil.copy(source, copy / name)

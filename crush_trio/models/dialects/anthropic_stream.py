@@ -23,6 +23,7 @@ from crush_trio.models.call_ids import call_id
 from crush_trio.models.dialects import anthropic_errors
 from crush_trio.models.dialects.anthropic_messages import REDACTED
 from crush_trio.models.dialects.anthropic_usage import counted
+from crush_trio.models.dialects.halves import WholeCharacters, loaded
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Target
 from crush_trio.protocol.runs import Usage
@@ -61,7 +62,7 @@ class Reader:
 
     request: ModelRequest
     target: Target
-    emit: Emit
+    emit: Emit = attrs.field(converter=WholeCharacters)
     _blocks: dict[int, _Block] = attrs.field(factory=dict, init=False)
     _last: int = attrs.field(default=-1, init=False)
     _ids: set[str] = attrs.field(factory=set, init=False)
@@ -85,8 +86,8 @@ class Reader:
             self._done = True
             return
         try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            value = loaded(data)
+        except ValueError:
             value = None
             if event == "error":
                 raise anthropic_errors.failure_in(data, self.target) from None

@@ -22,6 +22,7 @@ from crush_trio.agent.ports import (
 )
 from crush_trio.models.call_ids import call_id
 from crush_trio.models.dialects.gemini_errors import failure_in, sentence
+from crush_trio.models.dialects.halves import WholeCharacters, loaded
 from crush_trio.models.dialects.said import quotable
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Target
@@ -61,7 +62,7 @@ class GeminiReader:
 
     request: ModelRequest
     target: Target
-    emit: Emit
+    emit: Emit = attrs.field(converter=WholeCharacters)
     is_done: bool = attrs.field(default=False, init=False)
     _thinks: bool = attrs.field(default=False, init=False)
     _has_text: bool = attrs.field(default=False, init=False)
@@ -78,8 +79,8 @@ class GeminiReader:
             self.is_done = True
             return
         try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            value = loaded(data)
+        except ValueError:
             raise self._failure(Kind.MALFORMED, "a piece of the answer is no JSON") from None
         for piece in value if type(value) is list else [value]:
             if type(piece) is not dict:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import attrs
-import orjson
 
 from crush_trio import limits
 from crush_trio.agent.ports import (
@@ -21,6 +20,7 @@ from crush_trio.agent.ports import (
     UsageSoFar,
 )
 from crush_trio.models.call_ids import call_id
+from crush_trio.models.dialects.halves import WholeCharacters, loaded
 from crush_trio.models.dialects.openai_errors import stream_failure
 from crush_trio.models.dialects.responses_input import phase_signature, signature
 from crush_trio.models.failures import Failure, Kind
@@ -64,7 +64,7 @@ class ResponsesReader:
 
     request: ModelRequest
     target: Target
-    emit: Emit
+    emit: Emit = attrs.field(converter=WholeCharacters)
     is_done: bool = attrs.field(default=False, init=False)
     _items: dict[str, _Item] = attrs.field(factory=dict, init=False)
     _calls: dict[str, _Item] = attrs.field(factory=dict, init=False)
@@ -83,8 +83,8 @@ class ResponsesReader:
             self.is_done = True
             return
         try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            value = loaded(data)
+        except ValueError:
             raise self._failure(Kind.MALFORMED) from None
         if type(value) is not dict:
             raise self._failure(Kind.MALFORMED)
