@@ -2,9 +2,9 @@
 
 A server that runs for long has the environment of whoever started it. So a command sends its own
 variables with the workspace it opens, on the unix socket only and no others than these: the usual
-key variables (`config.key_variables`), where Ollama is (``OLLAMA_HOST``), and those that a provider
-in the configuration of the directory refers to as ``$NAME``. The server keeps them in memory
-(contract 7).
+key variables (`config.key_variables`), where Ollama is (``OLLAMA_HOST``), which configuration file
+it means (`EXTRA_CONFIG`), and those that a provider in the configuration of the directory refers to
+as ``$NAME``. The server keeps them in memory (contract 7).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from crush_trio.client.endpoint import UnixEndpoint
 from crush_trio.client.locate import Target
 from crush_trio.config.key_variables import KEY_VARIABLES
 from crush_trio.config.load import load_config
+from crush_trio.config.paths import EXTRA_CONFIG
 from crush_trio.protocol.errors import ConfigError
 
 _NAMED: Final = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
@@ -46,7 +47,9 @@ def bring(
     """
     if not isinstance(target.endpoint, UnixEndpoint):
         return Brought(client_id)
-    names = dict.fromkeys((*KEY_VARIABLES, "OLLAMA_HOST", *_referred_to(target, cwd, environ)))
+    names = dict.fromkeys(
+        (*KEY_VARIABLES, "OLLAMA_HOST", EXTRA_CONFIG, *_referred_to(target, cwd, environ))
+    )
     env = tuple(f"{name}={environ[name]}" for name in names if environ.get(name))
     env = tuple(each for each in env if _is_text(each))
     return Brought(client_id or (str(uuid.uuid4()) if env else None), env)

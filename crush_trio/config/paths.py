@@ -13,6 +13,8 @@ from crush_trio.protocol.errors import ConfigError
 APP: Final = "crush-trio"
 WORKSPACE_FILES: Final = ("crush.json", ".crush.json", ".crush-trio.json")
 """Configuration files of a workspace, lowest first (contract 8)."""
+EXTRA_CONFIG: Final = "CRUSH_TRIO_CONFIG"
+"""The variable that names one more file, above those."""
 
 
 def data_directory(environ: Mapping[str, str], given: str | Path | None = None) -> Path:
@@ -60,13 +62,25 @@ def machine_config_path(data_dir: Path, workspace: Path) -> Path:
     return data_dir / "config" / f"{name}.json"
 
 
+def other_extra_config(theirs: Mapping[str, str], ours: Mapping[str, str]) -> tuple[str, ...]:
+    """What to tell a client that means another `EXTRA_CONFIG` than the server was started with."""
+    meant, used = theirs.get(EXTRA_CONFIG), ours.get(EXTRA_CONFIG)
+    if not meant or meant == used:
+        return ()
+    counts = f"with {used}" if used else "without one"
+    return (
+        f"{EXTRA_CONFIG} names {meant}, but the server was started {counts}: crush-trio stop, and "
+        "run again.",
+    )
+
+
 def extra_config_path(environ: Mapping[str, str]) -> Path | None:
     """The file named by ``CRUSH_TRIO_CONFIG``, or ``None``.
 
     Raises:
         ConfigError: It is relative: client and server may stand in different directories.
     """
-    named = environ.get("CRUSH_TRIO_CONFIG", "")
+    named = environ.get(EXTRA_CONFIG, "")
     if not named:
         return None
     if not os.path.isabs(named):

@@ -15,6 +15,7 @@ import trio
 from crush_trio import limits
 from crush_trio.config.expand import layered
 from crush_trio.config.load import Config
+from crush_trio.config.paths import EXTRA_CONFIG
 from crush_trio.host.kit import Chosen
 from crush_trio.models.checkup import Hints, ModelCheckup
 from crush_trio.models.network.model import NetworkModel
@@ -107,6 +108,9 @@ def _named(chosen: Chosen, asked: str | None, config: Config) -> Check:
     name = f"{info.provider}/{info.model}"
     data = {"model": name, "is_language_model": info.is_language_model}
     why = _why(chosen, asked, config)
+    other = [each for each in chosen.notices if each.startswith(EXTRA_CONFIG)]
+    if other:
+        return Check("model", "warn", f"{name} ({why})", other[0], data=data)
     if not info.is_language_model:
         seen = f"{name}, which is no language model ({why})"
         return Check("model", "warn", seen, _NO_MODEL, "no_language_model", data)

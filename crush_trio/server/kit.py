@@ -25,6 +25,7 @@ from crush_trio.agent.ports import (
 from crush_trio.config.expand import layered
 from crush_trio.config.files import Identity
 from crush_trio.config.load import Config, fingerprint, load_config
+from crush_trio.config.paths import other_extra_config
 from crush_trio.config.public import public
 from crush_trio.host.kit import Chosen, Listed, OnLive
 from crush_trio.models import registry
@@ -134,7 +135,12 @@ class ServerKit:
         if name is not None and registry.is_built_in(name):
             return await _built_in(name, allow_script=local)
         setup = await trio.to_thread.run_sync(self.setup, workspace, abandon_on_cancel=True)
-        return await self._choose(name, setup.config, local=local, env=env)
+        other = other_extra_config(env, os.environ)
+        try:
+            chosen = await self._choose(name, setup.config, local=local, env=env)
+        except Refused as exc:
+            raise Refused(exc.code, " ".join((exc.message, *other))) from None
+        return attrs.evolve(chosen, notices=(*chosen.notices, *other))
 
     async def _choose(
         self,

@@ -33,6 +33,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
         "OPENAI_API_KEY": "sk",
         "HF_TOKEN": "",
         "OLLAMA_HOST": "127.0.0.1:9",
+        "CRUSH_TRIO_CONFIG": "",
     }
 
 
@@ -50,6 +51,13 @@ def test_keys_and_what_providers_refer_to_are_brought(
     assert brought.client_id is not None
     assert "sk" not in repr(brought)
     assert bring(LOCAL, str(tmp_path), environ, "mine").client_id == "mine"
+
+
+def test_the_file_that_a_command_means_is_brought(environ: dict[str, str], tmp_path: Path) -> None:
+    named = tmp_path / "mine.json"
+    named.write_text('{"providers": {"mine": {"api_key": "$OTHER"}}}')
+    brought = bring(LOCAL, str(tmp_path), {**environ, "CRUSH_TRIO_CONFIG": str(named)})
+    assert {f"CRUSH_TRIO_CONFIG={named}", "OTHER=o"} <= set(brought.env)
 
 
 def test_nothing_is_brought_over_a_network_or_when_there_is_nothing(

@@ -16,7 +16,9 @@ from crush_trio.models.local import LocalServers
 from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.model import NetworkModel
 from crush_trio.protocol.errors import ConfigError, Refused
+from crush_trio.server.kit import ServerKit
 from crush_trio.server.providers.models import Models
+from crush_trio.tools.spill import SpillArea
 
 ANTHROPIC = {"ANTHROPIC_API_KEY": "k1"}
 BOTH = {**ANTHROPIC, "OPENROUTER_API_KEY": "k2"}
@@ -149,6 +151,26 @@ async def test_a_file_that_is_not_trusted_is_named_where_its_provider_is_missed(
             await models.choose(name, config, ANTHROPIC)
         assert ("crush.json: providers" in caught.value.message) == said
         assert ("(crush-trio config trust)." in caught.value.message) == said
+
+
+async def test_a_client_that_means_another_file_than_the_server_is_told_so(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that a shell names does not reach a server that runs already."""
+    kit = ServerKit(tmp_path, SpillArea(tmp_path / "outputs"), models)
+    theirs, ours = tmp_path / "theirs.json", tmp_path / "ours.json"
+    ours.write_text("{}")
+    env = {**ANTHROPIC, "CRUSH_TRIO_CONFIG": str(theirs)}
+    for started, counts in (("", "without one"), (str(ours), f"with {ours}")):
+        monkeypatch.setenv("CRUSH_TRIO_CONFIG", started)
+        told = f"CRUSH_TRIO_CONFIG names {theirs}, but the server was started {counts}: crush-trio"
+        found = await kit.model(None, tmp_path, local=True, env=env)
+        assert found.notices[-1].startswith(told)
+        with pytest.raises(Refused, match="There is no provider 'nobody'") as caught:
+            await kit.model("nobody/x", tmp_path, local=True, env=env)
+        assert told in caught.value.message
+    same = {**ANTHROPIC, "CRUSH_TRIO_CONFIG": str(ours)}
+    assert len((await kit.model(None, tmp_path, local=True, env=same)).notices) == 1
 
 
 async def test_what_is_configured_comes_before_keys_and_keys_in_the_catalogues_order(
