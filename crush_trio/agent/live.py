@@ -91,6 +91,7 @@ class LiveMessage:
     taken: Container[str] = ()
     _parts: list[_OpenPart] = attrs.field(factory=list, init=False)
     _calls: dict[str, int] = attrs.field(factory=dict, init=False)
+    _ids: set[str] = attrs.field(factory=set, init=False)
     _has_text: bool = attrs.field(default=False, init=False)
     _final: Message | None = attrs.field(default=None, init=False)
     changed: bool = attrs.field(default=False, init=False)
@@ -116,6 +117,7 @@ class LiveMessage:
             case StreamReset():
                 self._parts.clear()
                 self._calls.clear()
+                self._ids.clear()
                 self._has_text = False
                 self.length = 0
                 self.changed = True
@@ -177,9 +179,10 @@ class LiveMessage:
         if call_id in self._calls:
             return False
         unique, number = call_id, 1
-        while unique in self.taken or any(part.tool_call_id == unique for part in self._parts):
+        while unique in self.taken or unique in self._ids:
             number += 1
             unique = f"{call_id}_{number}"
+        self._ids.add(unique)
         self._calls[call_id] = len(self._parts)
         self._parts.append(_OpenPart("tool_input", self.now_s(), unique, name))
         self.length += len(name)

@@ -23,7 +23,7 @@ _CLOSE: Final = re.compile(
     re.MULTILINE,
 )
 _FUNCTION: Final = re.compile(r"<function=([^>\s]{1,64})\s*>")
-_FUNCTION_ENDS: Final = ("</function>", "</tool_call>")
+_FUNCTION_END: Final = re.compile(r"</function>|</tool_call>")
 _PARAMETER: Final = re.compile(r"<parameter=([^>\s]{1,100})\s*>")
 _PARAMETER_ENDS: Final = re.compile(r"</parameter>|(?=<parameter=)|\Z")
 _NAMED: Final = re.compile(
@@ -119,12 +119,10 @@ def _read(
 def _function(
     text: str, found: re.Match[str], schemas: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[TextCall], int] | None:
-    ends = [
-        (at, at + len(end)) for end in _FUNCTION_ENDS if (at := text.find(end, found.end())) > 0
-    ]
-    if not ends:
+    end = _FUNCTION_END.search(text, found.end())
+    if end is None:
         return None  # it was cut off: what is missing is not known
-    stop, past = min(ends)
+    stop, past = end.span()
     inner = text[found.end() : stop]
     if inner.lstrip().startswith("{"):
         value, _ = _json(inner, len(inner) - len(inner.lstrip()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from crush_trio import limits
 from crush_trio.models.dialects.openai_chat import DIALECT
+from crush_trio.models.dialects.tool_text_parse import parse_block
 from crush_trio.models.failures import Failure, Kind
 from tests.models.dialects.kit import VIEW, Heard, fixture, play, request, sse, target
 
@@ -237,3 +239,13 @@ def test_thoughts_between_tags_are_found_however_they_are_cut(data: st.DataObjec
 def test_what_only_looks_like_a_thought_is_the_answer(text: str) -> None:
     told = local(*text)
     assert (told.reasoning, told.text) == ("", text)
+
+
+def test_calls_without_end_are_read_in_one_pass() -> None:
+    call = "<function=view></function>"
+    text = "<tool_call>" + call * ((limits.TOOL_TEXT_CHARS - 20) // len(call))
+    before = time.process_time()
+    found = parse_block(text, [VIEW], may_have_text=True)
+    assert time.process_time() - before < 3  # seven seconds, if each looked for the end of all
+    assert found is not None
+    assert len(found[0]) == text.count(call)
