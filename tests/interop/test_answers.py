@@ -20,7 +20,8 @@ from tests.interop.conftest import Place
 from tests.interop.foreign import Dialect
 from tests.interop.relay import Passage
 
-STORY = "Marmots whistle when an eagle is near, and then they are gone."
+STORY = "Marmots🐿 whistle when an eagle is near, and then they are gone."
+"""The foreign server cuts it every eight UTF-16 units: the eighth is half of an animal."""
 VIEW = {"name": "view", "arguments": {"file_path": "README.md"}}
 LIST = {"name": "ls", "arguments": {"path": "."}}
 
