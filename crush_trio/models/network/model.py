@@ -83,10 +83,10 @@ class NetworkModel:
         _check_tools(request, self.target)
         await self.connections.ready()
         retries = Retries(trio.current_time(), self._random or random.Random())
+        is_local, refreshed = self.target.provider.is_local, False
         access = self._access or await resolve(self.target.provider)
-        refreshed = False
         while True:
-            if not self.target.provider.is_local:  # who listens here is looked at each time
+            if not is_local:  # who listens here is looked at each time
                 self._access = access
             try:
                 return await self._attempt(request, access, emit)
@@ -103,6 +103,8 @@ class NetworkModel:
                 raise again.error()
             emit(StreamReset(again.number, again.at_most, again.delay_s, failure.message))
             await trio.sleep(again.delay_s)
+            if is_local:
+                access = await resolve(self.target.provider)
 
     async def list_models(self, *, within_s: float = limits.MODEL_GET_S) -> tuple[str, ...]:
         """The ids of the models that the provider has now.

@@ -232,6 +232,24 @@ async def test_a_key_is_looked_up_once_for_all_steps_but_a_local_server_each_tim
     assert len(looked) == looked_up
 
 
+async def test_a_local_server_that_gave_its_place_to_somebody_else_is_not_asked_again(
+    autojump_clock: MockClock,
+) -> None:
+    """G12: what listens there after it died may belong to another user."""
+    async with asked_in_memory(CUT) as (_, provider, connections):
+
+        def access() -> Access:
+            if provider.exchanges:
+                raise ConfigError("What listens there belongs to another user now.")
+            return Access(provider.url)
+
+        acme = Provider("acme", "Acme", "openai-chat", access, is_local=True)
+        model = NetworkModel(Target(acme, ModelInfo("acme", "m-1")), connections)
+        with pytest.raises(ModelError, match="another user"):
+            await model.stream(request(), lambda _: None)
+        assert len(provider.exchanges) == 1
+
+
 async def test_a_configuration_that_cannot_be_expanded_is_the_error_itself() -> None:
     def access() -> Access:
         raise ConfigError("crush.json: $NOPE is not set.")
