@@ -226,6 +226,7 @@ DOCTOR_OLLAMA_WINDOW = 32_768  # the window it recommends for Ollama, or the mod
 COMPLETION_S = 0.2  # a running server is asked for sessions while a word is completed; then none
 DOCTOR_FREE_BYTES = 512 * 1024 * 1024  # less free space in the data directory is a warning
 ANSWER_TOKENS_DEFAULT = 8_192  # of an answer where nobody names a limit and the protocol needs one
+ANTHROPIC_IMAGE_CHARS = 5 * 1024 * 1024  # of base64; its API refuses a request with a larger image
 ANSWER_TOKENS_CLAUDE = 32_000  # the same for a Claude since 4: all of them may answer so much
 ANSWER_TOKENS_MIN = 4_096  # left to an answer when the window is nearly full; the provider decides
 THINKING_TOKENS_MIN = 1_024  # Anthropic refuses a smaller budget; then there is no thinking

@@ -61,6 +61,8 @@ def _shown(part: Part, own: bool, blind: bool) -> tuple[Part, ...]:
             return (part,) if own else ()
         case ToolCallPart() if not own and part.signature:
             return (attrs.evolve(part, signature=""),)
+        case BinaryPart(path, data=""):  # no provider takes an image or document of nothing
+            return (TextPart(f"[The file {path} is empty]"),)
         case BinaryPart(path, mime_type) if blind and mime_type.startswith("image/"):
             return (TextPart(f"[The image {path} is not shown: this model takes no images]"),)
         case ImageUrlPart() if blind:

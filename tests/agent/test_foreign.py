@@ -70,6 +70,12 @@ def test_whatever_tool_a_model_asked_for_its_name_is_sent_as_a_valid_one(name: s
     assert call.name == name or not re.fullmatch(r"[a-z]+", name)
 
 
+def test_a_file_of_nothing_is_a_text_that_says_so() -> None:
+    """G7: an empty image is refused."""
+    empty = user_message(SESSION, RUN, (BinaryPart("a.png", "image/png", ""),), 0)
+    assert for_model([empty], SEEING)[0].text() == "[The file a.png is empty]"
+
+
 def test_the_same_id_is_replaced_by_the_same_one_each_time() -> None:
     """A provider's cache is a beginning of the request."""
     name = "functions.look:0|fc_" + "x" * 60

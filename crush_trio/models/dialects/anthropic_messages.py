@@ -32,6 +32,7 @@ _ID_CHARS = 64
 _DEEP = 200
 _GO_ON = "Continue."
 _NO_OUTPUT = "(no output)"
+_TOO_LARGE = "[The image is too large to be shown: make it smaller]"
 _Json = dict[str, Any]
 
 
@@ -40,7 +41,7 @@ def turns(messages: Iterable[Message], target: Target, *, thoughts: bool) -> lis
 
     All results of a turn's calls stand first in the user's turn right after it. Nothing that the
     API refuses is sent: empty text, a thought that is not signed by this very model, a thought at
-    the end of a turn, names and ids in characters it does not take.
+    the end of a turn, an image that is too large, names and ids in characters it does not take.
 
     Args:
         thoughts: Whether thoughts are sent back at all.
@@ -163,6 +164,8 @@ class _Writer:
         image = self._image(part.mime_type, part.data)
         if image and not part.is_error:  # an error may hold nothing but text
             content.append(image)
+        elif len(part.data) > limits.ANTHROPIC_IMAGE_CHARS:
+            content += _text(_TOO_LARGE)
         result: _Json = {
             "type": "tool_result",
             "tool_use_id": self._id(part.tool_call_id),
@@ -175,6 +178,8 @@ class _Writer:
     def _image(self, mime_type: str, data: str) -> _Json | None:
         kind = mime_type.split(";")[0].strip().lower().replace("image/jpg", "image/jpeg")
         if kind not in _IMAGES or not data or not takes_images(self.target):
+            return None
+        if len(data) > limits.ANTHROPIC_IMAGE_CHARS:
             return None
         source = {"type": "base64", "media_type": kind, "data": data}
         return {"type": "image", "source": source}

@@ -240,6 +240,21 @@ def test_images_go_along_in_prompts_and_results() -> None:
     assert inline["source"] == {**source, "media_type": "image/jpeg"}
 
 
+def test_an_image_that_the_api_refuses_for_its_size_is_named_instead() -> None:
+    """G7: else each later request of the session would be refused, too."""
+    most = limits.ANTHROPIC_IMAGE_CHARS
+    for size, shown in ((most, True), (most + 4, False)):
+        sent = turns(
+            message("user", TextPart("Look."), BinaryPart("a.png", "image/png", "A" * size)),
+            said(call("t1")),
+            result("t1", "", data="A" * size, mime_type="image/png"),
+        )
+        blocks = [sent[0]["content"][1], sent[2]["content"][0]["content"][0]]
+        assert [block["type"] == "image" for block in blocks] == [shown, shown]
+        assert shown or "a.png" in blocks[0]["text"]
+        assert shown or "too large" in blocks[1]["text"]
+
+
 def test_a_model_that_takes_no_images_is_told_what_it_does_not_see() -> None:
     at = target("anthropic", supports_attachments=False)
     history = [
