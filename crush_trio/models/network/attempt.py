@@ -205,7 +205,11 @@ async def _check_head(
         )
     if not 200 <= status < 300:
         if status == 407:
-            raise Failure(Kind.PROXY, "The proxy wants a name and password, or others than these.")
+            raise Failure(
+                Kind.PROXY,
+                f"The proxy on the way to {urlsplit(call.url).hostname} wants a name and password, "
+                "or others than these: write them into HTTP_PROXY.",
+            )
         body = bytearray()
         with trio.move_on_after(limits.MODEL_FAILURE_S), contextlib.suppress(Failure):
             # what came of it until it broke off is worth reading, too

@@ -16,7 +16,7 @@ from crush_trio.cli.exit_codes import CONFIGURATION, exit_code
 from crush_trio.models.network.connections import Connections
 from tests.models.kit import request
 from tests.models.network.kit import HELLO, model_at, text_of
-from tests.models.network.provider import FakeProvider, fake_provider, streaming
+from tests.models.network.provider import FakeProvider, fake_provider, sending, streaming, whole
 from tests.models.network.test_tls import secured
 
 NAME = "api.x.test"
@@ -163,6 +163,19 @@ async def test_a_local_provider_is_asked_directly_whatever_its_name_is() -> None
         Connections(environ={"HTTP_PROXY": "http://127.0.0.1:1"}) as connections,
     ):
         assert await hello(running, connections, is_local=True) == "Hello."
+
+
+async def test_a_proxy_that_refuses_to_pass_a_request_on_says_on_whose_way_it_is() -> None:
+    refuses = sending(whole(407, b""))
+    async with fake_provider(refuses) as proxy:
+        environ = {"HTTP_PROXY": f"http://me:pw@127.0.0.1:{proxy.port}"}
+        async with Connections(environ=environ) as connections:
+            model = model_at(f"http://{NAME}", connections)
+            with pytest.raises(ModelError, match=f"on the way to {NAME} .* HTTP_PROXY") as caught:
+                await model.stream(request(), lambda _: None)
+    assert (caught.value.code, caught.value.retryable) == ("provider_proxy", False)
+    assert "pw" not in caught.value.message
+    assert len(proxy.exchanges) == 1
 
 
 @pytest.mark.parametrize(
