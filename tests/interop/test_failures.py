@@ -90,7 +90,7 @@ class Ended:
         return [each["payload"]["payload"] for each in self.frames if each["type"] == "retry"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # tests that are handed out to workers may come back to a module
 def troubles(place: Place) -> dict[tuple[str, str], Ended]:
     """Every failure in every protocol, all at once, because each waits before it asks again."""
     place.configure(DIALECTS[0])
