@@ -12,16 +12,16 @@ from typing import Final
 from crush_trio.models.dialects.port import Dialect
 
 DIALECTS: Final = {
-    "openai-chat": "openai_chat",
-    "openai-responses": "openai_responses",
+    "openai-chat": "chat",
+    "openai-responses": "responses",
     "anthropic": "anthropic",
     "gemini": "gemini",
 }
-"""The name of each dialect, and the module here whose ``DIALECT`` speaks it."""
+"""The name of each dialect, and the package here whose ``dialect.DIALECT`` speaks it."""
 
 
 def dialect(name: str) -> Dialect:
     """The dialect called ``name``, a key of `DIALECTS`."""
-    module = importlib.import_module(f"{__name__}.{DIALECTS[name]}")
+    module = importlib.import_module(f"{__name__}.{DIALECTS[name]}.dialect")
     found: Dialect = module.DIALECT
     return found

@@ -19,9 +19,9 @@ from crush_trio.models.catalogue import FILE, Catalogue, load
 from crush_trio.models.catalogue.refresh import Refresher
 from crush_trio.models.local import LocalServers
 from crush_trio.models.network.connections import Connections
-from crush_trio.models.network.model import NetworkModel
+from crush_trio.models.network.model import NetworkModel, resolve
 from crush_trio.models.provider import Target
-from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.errors import ConfigError, Refused
 from crush_trio.server.providers import choosing
 from crush_trio.server.providers.access import Secrets, key_problem
 from crush_trio.server.providers.choosing import Picked, Problem
@@ -95,7 +95,9 @@ class Models:
             providers = await self._looked_for(name, providers, env)
         try:
             if name is not None:
-                picked: Picked | None = _named(name, config, providers, problem)
+                picked: Picked | None = await trio.to_thread.run_sync(
+                    _named, name, config, providers, problem
+                )
             else:
                 picked = self._unnamed(config, providers, env)
         except Refused as exc:
@@ -165,14 +167,16 @@ class Models:
                 )
             return attrs.evolve(picked, model=theirs[0]), ()
         if theirs is None:
-            known = nearest(picked.model, list(provider.models))
+            # In a thread: a list of thousands takes most of a second to compare.
+            known = await trio.to_thread.run_sync(nearest, picked.model, list(provider.models))
             return picked, (
                 f"{picked.name} is not in the list of models: its window and price are not "
                 f"known{known or '.'}",
             )
         if picked.model not in theirs:
             some = ", ".join(theirs[: limits.MODEL_CANDIDATES])
-            end = nearest(picked.model, list(theirs)) or f"; it has {some or 'none'}."
+            near = await trio.to_thread.run_sync(nearest, picked.model, list(theirs))
+            end = near or f"; it has {some or 'none'}."
             raise Refused("unknown_model", f"{provider.id} has no model {picked.model!r}{end}")
         return picked, ()
 
@@ -181,12 +185,16 @@ class Models:
     ) -> tuple[str, ...] | None:
         """What a provider says it has, asked once in a while; ``None`` if it does not say."""
         target = target_of(provider, "", {}, env, self._secrets)
-        access = await trio.to_thread.run_sync(target.provider.access, abandon_on_cancel=True)
+        try:
+            access = await resolve(target.provider)
+        except ModelError as exc:
+            raise ConfigError(exc.message) from None
+        asked = attrs.evolve(target.provider, access=lambda: access)  # its command ran just now
         key = (provider.id, access.base_url, access.api_key)
         known = self._lists.get(key)
         if known is not None and trio.current_time() < known[0]:
             return known[1]
-        model = NetworkModel(target, connections)
+        model = NetworkModel(attrs.evolve(target, provider=asked), connections)
         ids: tuple[str, ...] | None = None
         try:
             ids = await model.list_models(within_s=limits.MODEL_LIST_S)

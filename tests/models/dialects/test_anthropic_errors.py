@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crush_trio.models.dialects.anthropic import DIALECT
+from crush_trio.models.dialects.anthropic.dialect import DIALECT
 from crush_trio.models.failures import CLASSES, Failure, Kind
 from tests.models.dialects.kit import play, target
 

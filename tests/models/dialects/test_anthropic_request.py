@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from crush_trio import limits
 from crush_trio.agent.transcript import for_model
-from crush_trio.models.dialects.anthropic import DIALECT
+from crush_trio.models.dialects.anthropic.dialect import DIALECT
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Access, Choice, Target
 from crush_trio.protocol.messages import (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import ModelEvent, ReasoningEnd, TextDelta, UsageSoFar
-from crush_trio.models.dialects.anthropic import DIALECT
+from crush_trio.models.dialects.anthropic.dialect import DIALECT
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.protocol.messages import Message, ReasoningPart, TextPart, ToolCallPart
 from crush_trio.protocol.runs import Usage

@@ -8,8 +8,8 @@ import attrs
 import pytest
 
 from crush_trio import limits
-from crush_trio.models.dialects.anthropic import DIALECT
-from crush_trio.models.dialects.anthropic_thinking import Claude, claude
+from crush_trio.models.dialects.anthropic.dialect import DIALECT
+from crush_trio.models.dialects.anthropic.thinking import Claude, claude
 from crush_trio.models.provider import Access, Choice
 from crush_trio.protocol.messages import Message, Part, ReasoningPart, TextPart
 from tests.models.dialects.kit import ACCESS, target

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crush_trio.agent.ports import ToolCallEnd, UsageSoFar
-from crush_trio.models.dialects.gemini import DIALECT
+from crush_trio.models.dialects.gemini.dialect import DIALECT
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.protocol.runs import Usage
 from tests.models.dialects import kit

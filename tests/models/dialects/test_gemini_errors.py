@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crush_trio.models.dialects.gemini import DIALECT
+from crush_trio.models.dialects.gemini.dialect import DIALECT
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Access
 from tests.models.dialects import kit

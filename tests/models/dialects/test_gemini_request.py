@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crush_trio import limits
-from crush_trio.models.dialects.gemini import DIALECT
-from crush_trio.models.dialects.gemini_messages import generation
-from crush_trio.models.dialects.gemini_schema import parameters
+from crush_trio.models.dialects.gemini.dialect import DIALECT
+from crush_trio.models.dialects.gemini.messages import generation
+from crush_trio.models.dialects.gemini.schema import parameters
 from crush_trio.models.provider import Access, Choice, Target
 from crush_trio.protocol.messages import (
     BinaryPart,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crush_trio.models.dialects.openai_chat import DIALECT
+from crush_trio.models.dialects.chat.dialect import DIALECT
 from crush_trio.models.failures import Failure, Kind
 from tests.models.dialects.kit import FIXTURES, Heard, fixture, play, split, sse, target
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from crush_trio.agent.ports import ToolCallEnd, UsageSoFar
-from crush_trio.models.dialects.openai_chat import DIALECT
+from crush_trio.models.dialects.chat.dialect import DIALECT
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.protocol.runs import Usage
 from tests.models.dialects.kit import Heard, fixture, play, request, sse, target

@@ -8,7 +8,7 @@ import attrs
 import orjson
 import pytest
 
-from crush_trio.models.dialects.openai_chat import DIALECT
+from crush_trio.models.dialects.chat.dialect import DIALECT
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Access, Choice, Target
 from crush_trio.protocol.messages import (

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crush_trio import limits
-from crush_trio.models.dialects.openai_chat import DIALECT
-from crush_trio.models.dialects.tool_text_parse import parse_block
+from crush_trio.models.dialects.chat.dialect import DIALECT
+from crush_trio.models.dialects.chat.tool_text_parse import parse_block
 from crush_trio.models.failures import Failure, Kind
 from tests.models.dialects.kit import VIEW, Heard, fixture, play, request, sse, target
 

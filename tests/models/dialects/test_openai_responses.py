@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crush_trio.models.call_ids import session_mark
-from crush_trio.models.dialects.openai_responses import DIALECT
-from crush_trio.models.dialects.responses_input import phase_signature, signature
+from crush_trio.models.dialects.responses.dialect import DIALECT
+from crush_trio.models.dialects.responses.input_items import phase_signature, signature
 from crush_trio.models.failures import Kind
 from crush_trio.models.provider import Access, Choice, Target
 from crush_trio.protocol.ids import SessionId

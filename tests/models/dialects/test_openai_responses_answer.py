@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crush_trio.agent.ports import ReasoningEnd, TextDelta, UsageSoFar
-from crush_trio.models.dialects.openai_responses import DIALECT
-from crush_trio.models.dialects.responses_input import phase_signature
+from crush_trio.models.dialects.responses.dialect import DIALECT
+from crush_trio.models.dialects.responses.input_items import phase_signature
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.protocol.runs import Usage
 from tests.models.dialects import kit

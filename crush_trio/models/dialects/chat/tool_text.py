@@ -25,8 +25,8 @@ import attrs
 
 from crush_trio import limits
 from crush_trio.agent.ports import ToolSpec
-from crush_trio.models.dialects.think_tags import kept_back
-from crush_trio.models.dialects.tool_text_parse import TextCall, parse_block
+from crush_trio.models.dialects.chat.think_tags import kept_back
+from crush_trio.models.dialects.chat.tool_text_parse import TextCall, parse_block
 
 _OPENS_WITH_CALL: Final = ("<tool_call>", "<tool_calls>", "<function_call>", "<|python_tag|>")
 _FUNCTION: Final = "<function="

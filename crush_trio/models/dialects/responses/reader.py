@@ -22,7 +22,7 @@ from crush_trio.agent.ports import (
 from crush_trio.models.call_ids import call_id
 from crush_trio.models.dialects.halves import WholeCharacters, loaded
 from crush_trio.models.dialects.openai_errors import stream_failure
-from crush_trio.models.dialects.responses_input import phase_signature, signature
+from crush_trio.models.dialects.responses.input_items import phase_signature, signature
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Target
 from crush_trio.protocol.runs import Usage

@@ -19,7 +19,7 @@ A provider's quirks (`Provider.quirks`) say how it differs:
   for a local provider; see `tool_text`.
 
 What a stream may look like beyond the specification, the reader knows without being told; see
-`openai_chat_reader`.
+`reader`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ import orjson
 from crush_trio.agent.ports import Emit, ModelRequest, ToolSpec
 from crush_trio.models.dialects import openai_errors
 from crush_trio.models.dialects.bodies import output_tokens, system_text, with_extras
-from crush_trio.models.dialects.openai_chat_reader import ChatReader
-from crush_trio.models.dialects.openai_messages import chat_messages
+from crush_trio.models.dialects.chat.messages import chat_messages
+from crush_trio.models.dialects.chat.reader import ChatReader
 from crush_trio.models.dialects.port import AnswerReader, HttpCall
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Access, Choice, Target

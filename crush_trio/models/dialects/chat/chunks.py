@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from crush_trio.models.dialects.call_pieces import Broken
+from crush_trio.models.dialects.chat.call_pieces import Broken
 from crush_trio.protocol.runs import Usage
 
 _DECODER: Final = json.JSONDecoder()

@@ -12,11 +12,11 @@ import orjson
 
 from crush_trio import limits
 from crush_trio.agent.ports import Emit, ModelRequest
-from crush_trio.models.dialects import gemini_errors
 from crush_trio.models.dialects.bodies import output_tokens, system_text, with_extras
-from crush_trio.models.dialects.gemini_messages import contents, generation
-from crush_trio.models.dialects.gemini_reader import GeminiReader
-from crush_trio.models.dialects.gemini_schema import parameters
+from crush_trio.models.dialects.gemini import errors as gemini_errors
+from crush_trio.models.dialects.gemini.messages import contents, generation
+from crush_trio.models.dialects.gemini.reader import GeminiReader
+from crush_trio.models.dialects.gemini.schema import parameters
 from crush_trio.models.dialects.port import AnswerReader, HttpCall
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Access, Target

@@ -16,9 +16,10 @@ import orjson
 
 from crush_trio import limits
 from crush_trio.agent.ports import Emit, ModelRequest, ToolSpec
-from crush_trio.models.dialects import anthropic_errors, anthropic_messages
-from crush_trio.models.dialects.anthropic_stream import Reader
-from crush_trio.models.dialects.anthropic_thinking import Thinking, claude, thinking
+from crush_trio.models.dialects.anthropic import errors as anthropic_errors
+from crush_trio.models.dialects.anthropic import messages as anthropic_messages
+from crush_trio.models.dialects.anthropic.stream import Reader
+from crush_trio.models.dialects.anthropic.thinking import Thinking, claude, thinking
 from crush_trio.models.dialects.bodies import output_tokens, with_extras
 from crush_trio.models.dialects.port import AnswerReader, HttpCall
 from crush_trio.models.failures import Failure, Kind

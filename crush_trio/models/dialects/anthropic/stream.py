@@ -20,9 +20,9 @@ from crush_trio.agent.ports import (
     UsageSoFar,
 )
 from crush_trio.models.call_ids import call_id
-from crush_trio.models.dialects import anthropic_errors
-from crush_trio.models.dialects.anthropic_messages import REDACTED
-from crush_trio.models.dialects.anthropic_usage import counted
+from crush_trio.models.dialects.anthropic import errors as anthropic_errors
+from crush_trio.models.dialects.anthropic.messages import REDACTED
+from crush_trio.models.dialects.anthropic.usage import counted
 from crush_trio.models.dialects.halves import WholeCharacters, loaded
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Target

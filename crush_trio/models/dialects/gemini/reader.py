@@ -21,7 +21,7 @@ from crush_trio.agent.ports import (
     UsageSoFar,
 )
 from crush_trio.models.call_ids import call_id
-from crush_trio.models.dialects.gemini_errors import failure_in, sentence
+from crush_trio.models.dialects.gemini.errors import failure_in, sentence
 from crush_trio.models.dialects.halves import WholeCharacters, loaded
 from crush_trio.models.dialects.said import quotable
 from crush_trio.models.failures import Failure, Kind

@@ -13,8 +13,8 @@ from crush_trio.models.call_ids import session_mark
 from crush_trio.models.dialects import dialect, openai_errors
 from crush_trio.models.dialects.bodies import output_tokens, system_text, with_extras
 from crush_trio.models.dialects.port import AnswerReader, HttpCall
-from crush_trio.models.dialects.responses_input import items
-from crush_trio.models.dialects.responses_reader import ResponsesReader
+from crush_trio.models.dialects.responses.input_items import items
+from crush_trio.models.dialects.responses.reader import ResponsesReader
 from crush_trio.models.failures import Failure
 from crush_trio.models.provider import Access, Target
 

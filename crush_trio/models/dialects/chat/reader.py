@@ -24,13 +24,13 @@ from crush_trio.agent.ports import (
     TextDelta,
     UsageSoFar,
 )
-from crush_trio.models.dialects import chat_chunks as chunks
-from crush_trio.models.dialects.call_pieces import Broken, CallPieces
+from crush_trio.models.dialects.chat import chunks
+from crush_trio.models.dialects.chat.call_pieces import Broken, CallPieces
+from crush_trio.models.dialects.chat.reasoning_details import merged
+from crush_trio.models.dialects.chat.think_tags import ThinkTags
+from crush_trio.models.dialects.chat.tool_text import Found, ToolText
 from crush_trio.models.dialects.halves import Halves
 from crush_trio.models.dialects.openai_errors import stream_failure
-from crush_trio.models.dialects.reasoning_details import merged
-from crush_trio.models.dialects.think_tags import ThinkTags
-from crush_trio.models.dialects.tool_text import Found, ToolText
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Target
 from crush_trio.protocol.runs import Usage

@@ -1,0 +1,1 @@
+"""Chat Completions, as OpenAI made it and everybody speaks it."""
