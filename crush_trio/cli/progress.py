@@ -7,14 +7,17 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from crush_trio.cli.live_text import LiveText
 from crush_trio.cli.output import note, stderr_is_terminal
 from crush_trio.cli.render import ToolLines, status_text
 from crush_trio.client.shapes import JsonObject, child
 
 if TYPE_CHECKING:
     from rich.status import Status
+    from rich.text import Text
 
 _LINE_CHARS = 100
+_BESIDE_CHARS = 6  # the moving sign, and what stands between it, what is done and what is said
 
 
 class Progress:
@@ -28,6 +31,7 @@ class Progress:
         self._spin = stderr_is_terminal() and not quiet
         self._color = color
         self._tools = ToolLines(_LINE_CHARS)
+        self._said = LiveText()
         self._record: JsonObject = {}
         self._began = 0.0
         self._status: Status | None = None
@@ -39,7 +43,8 @@ class Progress:
             from rich.status import Status
 
             console = Console(stderr=True, no_color=not self._color, highlight=False)
-            self._status = Status(self._text(), console=console)
+            self._status = Status("", console=console)
+            self._status.update(self._text())
             self._status.start()
         return self
 
@@ -61,6 +66,7 @@ class Progress:
             self._record = child(child(frame, "payload"), "payload")
         for line in self._tools.take(frame):
             self._print(line)
+        self._said.take(frame)
         if self._status is not None:
             self._status.update(self._text())
 
@@ -81,5 +87,15 @@ class Progress:
         with contextlib.suppress(OSError):  # a terminal that went away is nobody's loss
             self._status.console.print(line, markup=False, style="dim", soft_wrap=True)
 
-    def _text(self) -> str:
-        return status_text(self._record, self._tools.running, time.monotonic() - self._began)
+    def _text(self) -> Text:
+        """The status line: what it does, and the end of what the model is writing.
+
+        As plain text, because a model's brackets are not markup.
+        """
+        from rich.text import Text
+
+        doing = status_text(self._record, self._tools.running, time.monotonic() - self._began)
+        width = self._status.console.width if self._status is not None else 0
+        said = self._said.end(width - len(doing) - _BESIDE_CHARS)
+        line = Text(doing, no_wrap=True, overflow="ellipsis")
+        return line.append(f" · {said}", "dim") if said else line
