@@ -52,7 +52,7 @@ class Retries:
         The failure at the end says how often the request was made, if more than once, and when to
         come back, if the provider said so.
         """
-        allowed = _allowed(failure)
+        allowed = _allowed(failure, began=self._made > 0)
         made = self._by_kind.get(failure.kind, 0)
         if made >= allowed or self._made >= limits.MODEL_RETRIES:
             return self._end(failure)
@@ -88,9 +88,11 @@ class Retries:
         return Failure(failure.kind, words, failure.retry_after_s)
 
 
-def _allowed(failure: Failure) -> int:
-    if failure.kind in _NEVER or failure.should_retry is False:
+def _allowed(failure: Failure, *, began: bool) -> int:
+    if failure.kind in _NEVER:
         return 0
+    if failure.should_retry is False and not (began and failure.kind is Kind.NETWORK):
+        return 0  # but who was there just now and does not listen any more may be starting again
     if failure.should_retry:
         return max(CLASSES[failure.kind].retries, CLASSES[Kind.SERVER].retries)
     return CLASSES[failure.kind].retries

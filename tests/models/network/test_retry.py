@@ -49,6 +49,13 @@ def test_a_provider_may_say_that_asking_again_is_of_no_use(kind: Kind) -> None:
     assert len(tries(kind, should=False)) == 1
 
 
+def test_a_server_that_was_there_and_listens_no_more_may_be_starting_again() -> None:
+    retries = Retries(0.0, random.Random(1))
+    assert isinstance(retries.after(failure(Kind.TRUNCATED), 0.0), Again)
+    assert isinstance(retries.after(failure(Kind.NETWORK, should=False), 5.0), Again)
+    assert isinstance(retries.after(failure(Kind.SERVER, should=False), 9.0), Failure)
+
+
 def test_waits_double_from_five_seconds_with_jitter_below() -> None:
     waits = [each.delay_s for each in tries(Kind.OVERLOAD) if isinstance(each, Again)]
     assert len(waits) == 3
