@@ -81,6 +81,7 @@ def test_a_queued_run_is_judged_by_the_clock_of_the_next_start(
     hold = script(project / "hold.json", [{"silence": True}])
     server.prompt(workspace, session, "go", model=hold, run_id="running")
     server.prompt(workspace, session, "list", run_id="queued")
+    eventually(lambda: bool(server.record("running")["waiting_on"] == "model"))
     server.kill()
     shim.shift_clock(shift)
     server.start()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -16,7 +17,6 @@ from crush_trio.config.expand import layered
 from crush_trio.config.load import Config
 from crush_trio.host.kit import Chosen
 from crush_trio.models.catalogue import FILE, Catalogue, load
-from crush_trio.models.catalogue.refresh import Refresher
 from crush_trio.models.local import LocalServers
 from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.model import NetworkModel, resolve
@@ -29,6 +29,9 @@ from crush_trio.server.providers.known import Known, known_providers
 from crush_trio.server.providers.local import with_local
 from crush_trio.server.providers.naming import named, nearest
 from crush_trio.server.providers.targets import target_of
+
+if TYPE_CHECKING:
+    from crush_trio.models.catalogue.refresh import Refresher
 
 _Listed = tuple[float, tuple[str, ...] | None]
 
@@ -46,7 +49,6 @@ class Models:
     data_dir: Path
     connections: Connections
     local: LocalServers = attrs.field(factory=lambda: LocalServers(os.environ))
-    refresher: Refresher = attrs.field(init=False)
     _catalogue: tuple[object, Catalogue] | None = attrs.field(default=None, init=False)
     _known: dict[int, tuple[Config, Catalogue, dict[str, Known]]] = attrs.field(
         factory=dict, init=False
@@ -54,9 +56,12 @@ class Models:
     _secrets: Secrets = attrs.field(factory=Secrets, init=False)
     _lists: dict[tuple[str, str, str], _Listed] = attrs.field(factory=dict, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        """The catalogue that is renewed is the one that is read here."""
-        self.refresher = Refresher(self.data_dir / FILE, self.connections)
+    @cached_property
+    def refresher(self) -> Refresher:
+        """Renews the catalogue that is read here."""
+        from crush_trio.models.catalogue.refresh import Refresher  # only who renews it needs it
+
+        return Refresher(self.data_dir / FILE, self.connections)
 
     def secrets(self) -> tuple[str, ...]:
         """What was sent to providers as a secret until now, so that it can be masked."""

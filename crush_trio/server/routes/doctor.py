@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import attrs
 import orjson
@@ -14,10 +15,12 @@ from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
 
 from crush_trio.protocol.checks import Check
-from crush_trio.server.checkup import Checkup
 from crush_trio.server.edge.app_base import EdgeApp
 from crush_trio.server.edge.call import current_call
 from crush_trio.server.services import Services, body_as, callers_env
+
+if TYPE_CHECKING:
+    from crush_trio.server.checkup import Checkup
 
 CONTENT_TYPE = "application/x-ndjson"
 
@@ -44,6 +47,8 @@ def add_routes(app: EdgeApp, services: Services) -> None:
         call = current_call()
         workspace = await host.open(workspace_id)
         call.at_end.enter_context(host.using(workspace))
+        from crush_trio.server.checkup import Checkup  # what a server needs only here
+
         checkup = Checkup(
             services,
             workspace.path,
