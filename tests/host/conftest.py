@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trio
 from trio.testing import MockClock
 
 from tests.host.world import World
+from tests.virtual_time import waiting_for_threads
 
 
 @pytest.fixture
@@ -21,24 +18,7 @@ def clock(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> MockClo
 
     A test must name it to run on it.
     """
-    real: Callable[..., Any] = trio.to_thread.run_sync
-
-    at_work = 0
-
-    @functools.wraps(real)
-    async def run_sync(*args: Any, **kwargs: Any) -> Any:
-        nonlocal at_work
-        at_work += 1
-        autojump_clock.autojump_threshold = math.inf
-        try:
-            return await real(*args, **kwargs)
-        finally:
-            at_work -= 1
-            if not at_work:
-                autojump_clock.autojump_threshold = 0
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
-    return autojump_clock
+    return waiting_for_threads(autojump_clock, monkeypatch)
 
 
 @pytest.fixture
