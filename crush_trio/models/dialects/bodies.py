@@ -7,10 +7,13 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from crush_trio.agent.ports import ModelRequest
 from crush_trio.models.provider import Target
 from crush_trio.protocol.messages import BinaryPart, Message
 
+_DEEP = 200  # brackets below which no text is nested too deeply to be written
 _TEXTS = frozenset(
     [
         "application/json",
@@ -74,3 +77,23 @@ def attached_text(part: BinaryPart) -> str:
             return f"[The attached file {part.path} could not be read]"
         return f'<file path="{part.path}">\n{text}\n</file>'
     return f"[The attached file {part.path} ({kind}) is not shown: this model cannot read it]"
+
+
+def object_in(text: str) -> dict[str, Any]:
+    """The JSON object that ``text`` is; empty if it is none."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if type(value) is dict else {}
+
+
+def call_arguments(text: str) -> dict[str, Any]:
+    """A call's arguments; empty if they are none, or too deep to be written again."""
+    value = object_in(text)
+    if text.count("[") + text.count("{") > _DEEP:
+        try:
+            orjson.dumps(value)  # it reads deeper ones than it writes
+        except orjson.JSONEncodeError:
+            return {}
+    return value

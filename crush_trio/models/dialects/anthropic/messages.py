@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import attrs
-import orjson
 
 from crush_trio import limits
-from crush_trio.models.dialects.bodies import attached_text, is_own, takes_images
+from crush_trio.models.dialects.bodies import attached_text, call_arguments, is_own, takes_images
 from crush_trio.models.provider import Target
 from crush_trio.protocol.messages import (
     BinaryPart,
@@ -29,7 +28,6 @@ REDACTED = "redacted_thinking:"
 _IMAGES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
 _IMAGE_CHARS = limits.CHARS_PER_TOKEN * 1_600
 _ID_CHARS = 64
-_DEEP = 200
 _GO_ON = "Continue."
 _NO_OUTPUT = "(no output)"
 _TOO_LARGE = "[The image is too large to be shown: make it smaller]"
@@ -147,7 +145,7 @@ class _Writer:
                         "type": "tool_use",
                         "id": self._id(id),
                         "name": _name(name),
-                        "input": _object(input),
+                        "input": call_arguments(input),
                     }
                 ]
             case ToolResultPart():
@@ -218,13 +216,3 @@ def _thought(thinking: str, signature: str) -> _Json:
 
 def _name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:128] or "unknown"
-
-
-def _object(text: str) -> _Json:
-    try:
-        value = orjson.loads(text or "{}")
-        if text.count("[") + text.count("{") > _DEEP:
-            orjson.dumps(value)  # it reads deeper ones than it writes
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-        return {}
-    return value if type(value) is dict else {}

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import orjson
 
-from crush_trio.models.dialects.bodies import attached_text, is_own, takes_images
+from crush_trio.models.dialects.bodies import attached_text, is_own, object_in, takes_images
 from crush_trio.models.provider import Target
 from crush_trio.protocol.messages import (
     BinaryPart,
@@ -97,7 +97,7 @@ class _Writer:
             "type": "function",
             "function": {"name": part.name, "arguments": part.input or "{}"},
         }
-        extra = _object(part.signature) if own and part.signature else {}
+        extra = object_in(part.signature) if own and part.signature else {}
         return made | ({"extra_content": extra} if extra else {})
 
     def _result(self, part: ToolResultPart) -> None:
@@ -172,11 +172,6 @@ def _image(url: str, detail: str = "") -> _Json:
 def _list(text: str) -> list[Any]:
     value = _parsed(text)
     return value if type(value) is list else []
-
-
-def _object(text: str) -> _Json:
-    value = _parsed(text)
-    return value if type(value) is dict else {}
 
 
 def _parsed(text: str) -> Any:

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import attrs
-import orjson
 
-from crush_trio.models.dialects.bodies import attached_text, is_own, takes_images
+from crush_trio.models.dialects.bodies import attached_text, call_arguments, is_own, takes_images
 from crush_trio.models.provider import Target
 from crush_trio.protocol.messages import (
     BinaryPart,
@@ -28,7 +27,6 @@ FOREIGN_SIGNATURE = "skip_thought_signature_validator"
 _IMAGES = frozenset(("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"))
 _SHOWN = _IMAGES | {"application/pdf"}
 _IN_RESULTS = frozenset(("image/png", "image/jpeg", "image/webp", "application/pdf"))
-_DEEP = 200
 _Json = dict[str, Any]
 
 
@@ -118,7 +116,9 @@ def _spoken(message: Message, target: Target) -> list[_Json]:
                 elif parts and "text" in parts[-1] and "thought" not in parts[-1]:
                     parts[-1]["thoughtSignature"] = signature
             case ToolCallPart(id, name, input):
-                call: _Json = {"functionCall": {"id": id, "name": name, "args": _object(input)}}
+                call: _Json = {
+                    "functionCall": {"id": id, "name": name, "args": call_arguments(input)}
+                }
                 if own and part.signature:
                     call["thoughtSignature"] = part.signature
                 elif needs_signature:  # only the first call of a step has to be signed
@@ -139,14 +139,3 @@ def _result(part: ToolResultPart, target: Target, images: list[_Json]) -> _Json:
         else:
             images += [{"text": f"What {part.name} ({part.tool_call_id}) returned:"}, inline]
     return {"functionResponse": made}
-
-
-def _object(text: str) -> _Json:
-    """A call's arguments; empty if they are none, or too deep to be written again."""
-    try:
-        value = orjson.loads(text or "{}")
-        if text.count("[") + text.count("{") > _DEEP:
-            orjson.dumps(value)  # it reads deeper ones than it writes
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-        return {}
-    return value if type(value) is dict else {}

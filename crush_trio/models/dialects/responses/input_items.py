@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from crush_trio.models.dialects.bodies import attached_text, is_own, takes_images
+from crush_trio.models.dialects.bodies import attached_text, is_own, object_in, takes_images
 from crush_trio.models.provider import Target
 from crush_trio.protocol.messages import (
     BinaryPart,
@@ -64,7 +64,7 @@ def _said(message: Message, target: Target) -> Iterator[_Json]:
     for part in message.parts:
         match part:
             case ReasoningPart(thinking, signed) if own and signed:
-                kept = _object(signed)
+                kept = object_in(signed)
                 phase = kept.get("phase", phase)
                 if kept.get("encrypted_content"):
                     words = [{"type": "summary_text", "text": thinking}] if thinking else []
@@ -136,11 +136,3 @@ def _text(text: str) -> _Json:
 
 def _image(url: str, detail: str = "") -> _Json:
     return {"type": "input_image", "image_url": url, "detail": detail or "auto"}
-
-
-def _object(text: str) -> _Json:
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return {}
-    return value if type(value) is dict else {}
