@@ -80,7 +80,7 @@ NURSERIES: dict[str, str] = {
     "client/follow.py": "inbox and outbox of one stream",
     "client/websocket.py": "inbox and outbox of one websocket",
     "host/host.py": "one owner task per open workspace",
-    "host/shell_run.py": "the clock beside a person's command: its output so far",
+    "host/runs/shell_run.py": "the clock beside a person's command: its output so far",
     "host/workspace.py": "one drain task per busy session, and the workspace's own work",
     "models/local/finding.py": "the local servers that are asked at once, and their models",
     "server/edge/hypercorn_fixes.py": "the connections of one listener",
@@ -88,8 +88,8 @@ NURSERIES: dict[str, str] = {
     "server/routes/stream.py": "inbox and outbox of one websocket",
     "server/streams/many.py": "inbox, orders and outboxes of one socket with several workspaces",
     "server/serve.py": "the server's services and its signals",
-    "tools/command_output.py": "the output readers of one process",
-    "tools/processes.py": "the ends of one run's commands, side by side",
+    "tools/processes/command_output.py": "the output readers of one process",
+    "tools/processes/run_processes.py": "the ends of one run's commands, side by side",
 }
 
 # Third-party or standard module → the layers that may know it.

@@ -10,12 +10,17 @@ import attrs
 
 from crush_trio.agent.job_ports import Job as Job  # part of the port
 from crush_trio.agent.job_ports import JobHost as JobHost
+from crush_trio.agent.process_ports import ProcessHost as ProcessHost
+from crush_trio.agent.process_ports import ShellResult as ShellResult
+from crush_trio.agent.sub_agent_ports import SubAgentEnd as SubAgentEnd
+from crush_trio.agent.sub_agent_ports import SubAgents as SubAgents
+from crush_trio.agent.sub_agent_ports import SubAgentTask as SubAgentTask
 from crush_trio.protocol.errors import CrushError
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.models import ModelInfo as ModelInfo  # part of the port
 from crush_trio.protocol.questions import Question, QuestionResponse
-from crush_trio.protocol.runs import ProcessReport, Usage
+from crush_trio.protocol.runs import Usage
 
 # --- model --------------------------------------------------------------------------------
 
@@ -24,13 +29,15 @@ from crush_trio.protocol.runs import ProcessReport, Usage
 class ToolSpec:
     """A tool as a model sees it; ``parameters`` is a JSON schema of an object.
 
-    One that ``needs_person`` is offered only where somebody may answer: in the mode ``ask``.
+    One that ``needs_person`` is offered only where somebody may answer: in the mode ``ask``; one
+    ``for_sub_agents`` only to a sub-agent whose task names it.
     """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
     needs_person: bool = False
+    for_sub_agents: bool = False
 
 
 @attrs.frozen
@@ -285,67 +292,6 @@ AskQuestions: TypeAlias = Callable[
 """Asks a person questions with a confirm title and text; ``None`` if they were not answered."""
 
 
-class ProcessHost(Protocol):
-    """Starts tool processes for one run and answers for all of them (G10)."""
-
-    async def run_shell(
-        self,
-        command: str,
-        *,
-        cwd: Path,
-        env: Mapping[str, str],
-        timeout_s: float,
-        on_output: Callable[[str, str], None],
-        spill_name: str,
-    ) -> ShellResult:
-        """Run ``command`` with the shell until the shell exits; see `ShellResult`.
-
-        ``on_output(stream, text)`` is called as output comes; it never waits.
-        """
-        ...
-
-    async def run_argv(
-        self,
-        argv: tuple[str, ...],
-        *,
-        cwd: Path,
-        env: Mapping[str, str],
-        timeout_s: float,
-        on_output: Callable[[str, str], None],
-        spill_name: str,
-    ) -> ShellResult:
-        """The same for one program without a shell."""
-        ...
-
-    async def aclose(self) -> ProcessReport:
-        """End every process that is left: TERM, 2 s, KILL; bounded by 3 s; idempotent."""
-        ...
-
-
-@attrs.frozen
-class ShellResult:
-    """How a command ended and what it wrote.
-
-    ``exit_code`` is ``None`` if it was ended by the time limit. The texts hold head and tail;
-    ``dropped`` counts bytes left out of them, ``dropped_lines`` the line ends among these;
-    ``spill_path`` is the file with the whole output, if it did not fit. ``still_running`` counts
-    its processes that are alive after the shell exited.
-    """
-
-    exit_code: int | None
-    stdout: str
-    stderr: str
-    stdout_dropped: int = 0
-    stderr_dropped: int = 0
-    timed_out: bool = False
-    spill_path: str | None = None
-    still_running: int = 0
-    started_ms: int = 0
-    ended_ms: int = 0
-    stdout_dropped_lines: int = 0
-    stderr_dropped_lines: int = 0
-
-
 @attrs.frozen(eq=False)
 class ToolContext:
     """What one call may use. Everything here belongs to the run and ends with it.
@@ -357,6 +303,7 @@ class ToolContext:
         last_read: Unix time in ns at which this session last read an absolute path, or ``None``.
         env: The fixed environment for tool processes (contract 7).
         jobs: What may outlive the run; ``None`` where there is nobody to own it.
+        agents: Runs sub-agents; ``None`` where there may be none, as in a sub-agent.
     """
 
     workspace_id: WorkspaceId
@@ -371,6 +318,7 @@ class ToolContext:
     config: Mapping[str, Any]
     questions: AskQuestions | None = None
     jobs: JobHost | None = None
+    agents: SubAgents | None = None
 
     async def permission(self, ask: PermissionAsk) -> Decision:
         """The decision on ``ask``; it is made before the tool touches anything."""

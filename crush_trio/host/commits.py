@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from crush_trio.agent import closing, shell_text, transcript
-from crush_trio.host.ask_endings import SERVER, withdraw_asks
+from crush_trio.host.asks.endings import SERVER, withdraw_asks
 from crush_trio.protocol.errors import InvalidTransition, Refused
 from crush_trio.protocol.events import AgentEvent
 from crush_trio.protocol.ids import MessageId, RunId, SessionId

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from crush_trio.host import commits
-from crush_trio.host.open_run import OpenRun
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.host.session import Session
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import RunId

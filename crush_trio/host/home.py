@@ -11,16 +11,16 @@ import attrs
 import trio
 
 from crush_trio import limits
-from crush_trio.host.asking import Waiting
+from crush_trio.host.asks.asking import Waiting
 from crush_trio.host.kit import Kit
-from crush_trio.host.open_run import OpenRun
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.journal import Feed
 from crush_trio.protocol.errors import InvalidTransition, Refused, StoreError
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
 from crush_trio.store.contract import Commit, Store
 
 if TYPE_CHECKING:
-    from crush_trio.host.jobs import Jobs  # which stands on this file
+    from crush_trio.host.jobs.jobs import Jobs  # which stands on this file
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import trio
 from crush_trio import limits
 from crush_trio.host import recovery
 from crush_trio.host.kit import Kit
-from crush_trio.host.open_run import OpenRun
 from crush_trio.host.presence import Clients
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.host.workspace import Workspace, open_workspace
 from crush_trio.journal import Feed, Journal
 from crush_trio.protocol.errors import Refused, StoreError

@@ -12,7 +12,8 @@ import attrs
 import trio
 
 from crush_trio import limits
-from crush_trio.host import commits, job_commits
+from crush_trio.host import commits
+from crush_trio.host.jobs import commits as job_commits
 from crush_trio.host.kit import Kit
 from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.ids import SessionId, WorkspaceId

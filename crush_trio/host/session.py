@@ -14,12 +14,12 @@ from crush_trio.agent.turn import TurnEnd
 from crush_trio.dispatch.queue import CancelPlan, RunQueue
 from crush_trio.dispatch.run import Run, Settings
 from crush_trio.host import commits
-from crush_trio.host.cancel_ticket import CancelTicket
-from crush_trio.host.desk import Desk
-from crush_trio.host.drive import Driver
 from crush_trio.host.home import Home, commit_ending, is_accepted
-from crush_trio.host.open_run import OpenRun
-from crush_trio.host.run_journal import RunJournal
+from crush_trio.host.runs.cancel_ticket import CancelTicket
+from crush_trio.host.runs.desk import Desk
+from crush_trio.host.runs.drive import Driver
+from crush_trio.host.runs.open_run import OpenRun
+from crush_trio.host.runs.run_journal import RunJournal
 from crush_trio.host.titles import Titles
 from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.messages import Message

@@ -13,10 +13,10 @@ import trio
 from crush_trio.agent.ports import Model
 from crush_trio.dispatch.run import Phase
 from crush_trio.host.home import Home, ancestors_of
-from crush_trio.host.jobs import Jobs
+from crush_trio.host.jobs.jobs import Jobs
 from crush_trio.host.kit import Kit
-from crush_trio.host.open_run import OpenRun
 from crush_trio.host.presence import Presence
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.host.session import Session
 from crush_trio.journal import Feed
 from crush_trio.protocol.errors import Refused, StoreError

@@ -36,13 +36,13 @@ from crush_trio.protocol.runs import LeftProcess, ProcessReport
 from crush_trio.server.providers.listing import listing
 from crush_trio.server.providers.models import Models
 from crush_trio.tools.catalogue import builtin_tools
-from crush_trio.tools.cgroup import Cgroup
-from crush_trio.tools.environment import tool_environment
-from crush_trio.tools.job_process import JobProcess
-from crush_trio.tools.permission import decide, parse_pattern
-from crush_trio.tools.processes import RunProcesses
-from crush_trio.tools.recorded import kill_recorded
-from crush_trio.tools.spill import CallSpill, SpillArea
+from crush_trio.tools.permission.patterns import decide, parse_pattern
+from crush_trio.tools.processes.cgroup import Cgroup
+from crush_trio.tools.processes.environment import tool_environment
+from crush_trio.tools.processes.job_process import JobProcess
+from crush_trio.tools.processes.recorded import kill_recorded
+from crush_trio.tools.processes.run_processes import RunProcesses
+from crush_trio.tools.processes.spill import CallSpill, SpillArea
 
 logger = logging.getLogger(__name__)
 

@@ -59,8 +59,8 @@ from crush_trio.server.services import Services
 from crush_trio.server.settings import Settings, certificates_file
 from crush_trio.server.watchdog import Budget, start_watchdog
 from crush_trio.store.sqlite import SqliteStore, open_store
-from crush_trio.tools.cgroup import process_control, server_cgroup
-from crush_trio.tools.spill import SpillArea
+from crush_trio.tools.processes.cgroup import process_control, server_cgroup
+from crush_trio.tools.processes.spill import SpillArea
 
 logger = logging.getLogger("crush_trio")
 

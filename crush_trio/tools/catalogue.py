@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from crush_trio.agent.ports import Tool
-from crush_trio.tools.bash import BashTool
-from crush_trio.tools.edit import EditTool
-from crush_trio.tools.glob import GlobTool
-from crush_trio.tools.grep import GrepTool
-from crush_trio.tools.jobs import JobKillTool, JobOutputTool
-from crush_trio.tools.ls import LsTool
-from crush_trio.tools.multiedit import MultiEditTool
+from crush_trio.tools.files.edit import EditTool
+from crush_trio.tools.files.multiedit import MultiEditTool
+from crush_trio.tools.files.view import ViewTool
+from crush_trio.tools.files.write import WriteTool
 from crush_trio.tools.question import QuestionTool
-from crush_trio.tools.view import ViewTool
-from crush_trio.tools.write import WriteTool
+from crush_trio.tools.search.glob import GlobTool
+from crush_trio.tools.search.grep import GrepTool
+from crush_trio.tools.search.ls import LsTool
+from crush_trio.tools.shell.bash import BashTool
+from crush_trio.tools.shell.jobs import JobKillTool, JobOutputTool
 
 
 def builtin_tools(config: Mapping[str, Any]) -> tuple[Tool, ...]:

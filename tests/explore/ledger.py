@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from crush_trio import limits
-from crush_trio.host.open_run import OpenRun
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
 from crush_trio.protocol.requests import PromptRequest
 from crush_trio.protocol.runs import CancelReceipt, Outcome, Receipt, RunComplete

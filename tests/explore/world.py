@@ -12,9 +12,9 @@ import attrs
 import trio
 
 from crush_trio.host import editing
+from crush_trio.host.asks.permissions import answer_permission
 from crush_trio.host.host import Host, HostOptions, open_host
-from crush_trio.host.open_run import OpenRun
-from crush_trio.host.permissions import answer_permission
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.host.session import Session
 from crush_trio.host.session_life import create_session, delete_session
 from crush_trio.host.workspace import Workspace

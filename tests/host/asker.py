@@ -8,9 +8,9 @@ import attrs
 import trio
 
 from crush_trio.agent.ports import PermissionAsk, ToolContext, ToolResult
-from crush_trio.host.asking import Waiting
-from crush_trio.host.open_run import OpenRun
-from crush_trio.host.permissions import answer_permission
+from crush_trio.host.asks.asking import Waiting
+from crush_trio.host.asks.permissions import answer_permission
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.host.session import Session
 from crush_trio.protocol.events import PermissionRequest
 from crush_trio.protocol.requests import PermissionEcho, PermissionGrant, Resolution

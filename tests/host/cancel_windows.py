@@ -21,7 +21,7 @@ from crush_trio.agent.ports import (
     ToolInputDelta,
     ToolResult,
 )
-from crush_trio.host.open_run import OpenRun
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.protocol.messages import (
     FinishPart,
     Message,

@@ -12,10 +12,10 @@ from trio.testing import MockClock
 
 from crush_trio import limits
 from crush_trio.agent.ports import PermissionAsk, ToolContext, ToolResult
-from crush_trio.host.ask_endings import end_ask
-from crush_trio.host.asking import Verdict
-from crush_trio.host.open_run import OpenRun
-from crush_trio.host.permissions import answer_permission
+from crush_trio.host.asks.asking import Verdict
+from crush_trio.host.asks.endings import end_ask
+from crush_trio.host.asks.permissions import answer_permission
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.host.session_life import delete_session
 from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.events import PermissionRequest

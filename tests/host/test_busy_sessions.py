@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from crush_trio import limits
 from crush_trio.agent.ports import ToolContext, ToolResult
 from crush_trio.host.editing import edit
-from crush_trio.host.open_run import OpenRun
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.protocol.errors import CrushError, Refused, StoreError
 from crush_trio.protocol.runs import CancelledBy, Limits, Outcome, RunState
 from tests.host import fakes

@@ -19,7 +19,7 @@ from crush_trio.agent.ports import (
     ToolResult,
 )
 from crush_trio.agent.transcript import is_valid
-from crush_trio.host.open_run import OpenRun
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.ids import RunId
 from crush_trio.protocol.messages import Message

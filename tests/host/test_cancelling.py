@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from crush_trio.agent.ports import ToolContext, ToolResult
-from crush_trio.host.open_run import OpenRun
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.host.session_life import delete_session
 from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.runs import CancelledBy, Outcome

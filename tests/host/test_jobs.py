@@ -12,9 +12,9 @@ from trio.testing import MockClock
 
 from crush_trio import limits
 from crush_trio.agent.ports import ToolContext, ToolResult
-from crush_trio.host.job import Job, _whole_characters
-from crush_trio.host.jobs import Jobs
-from crush_trio.host.run_jobs import RunJobs
+from crush_trio.host.jobs.job import Job, _whole_characters
+from crush_trio.host.jobs.jobs import Jobs
+from crush_trio.host.jobs.run_jobs import RunJobs
 from crush_trio.host.session_life import delete_session
 from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.ids import RunId

@@ -18,7 +18,7 @@ from crush_trio.agent.ports import (
     ToolContext,
     ToolResult,
 )
-from crush_trio.host.live_output import LiveOutput
+from crush_trio.host.runs.live_output import LiveOutput
 from crush_trio.journal import Feed, FeedEntry
 from crush_trio.journal.reader import JournalReader
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId

@@ -20,8 +20,8 @@ from crush_trio.agent.ports import (
     ToolCallEnd,
     ToolCallStart,
 )
-from crush_trio.host.open_run import OpenRun
-from crush_trio.host.questions import answer_questions, cancel_questions
+from crush_trio.host.asks.questions import answer_questions, cancel_questions
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.questions import QuestionAnswer, QuestionRequest, QuestionResponse
 from crush_trio.protocol.requests import Resolution

@@ -15,7 +15,7 @@ import trio
 from crush_trio.agent.closing import text_of
 from crush_trio.agent.transcript import is_valid
 from crush_trio.host.host import Host, HostOptions, open_host
-from crush_trio.host.open_run import OpenRun
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.host.session import Session
 from crush_trio.host.session_life import create_session
 from crush_trio.host.workspace import Workspace

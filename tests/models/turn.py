@@ -25,10 +25,10 @@ from crush_trio.agent.ports import (
 from crush_trio.protocol.ids import WorkspaceId
 from crush_trio.protocol.messages import Message, ToolCallPart, ToolResultPart
 from crush_trio.tools.catalogue import builtin_tools
-from crush_trio.tools.environment import tool_environment
-from crush_trio.tools.permission import decide
-from crush_trio.tools.processes import RunProcesses
-from crush_trio.tools.spill import SpillArea
+from crush_trio.tools.permission.patterns import decide
+from crush_trio.tools.processes.environment import tool_environment
+from crush_trio.tools.processes.run_processes import RunProcesses
+from crush_trio.tools.processes.spill import SpillArea
 from tests.models.kit import RUN, SESSION, message, play, request, text_of, user
 
 

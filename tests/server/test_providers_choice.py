@@ -18,7 +18,7 @@ from crush_trio.models.network.model import NetworkModel
 from crush_trio.protocol.errors import ConfigError, Refused
 from crush_trio.server.kit import ServerKit
 from crush_trio.server.providers.models import Models
-from crush_trio.tools.spill import SpillArea
+from crush_trio.tools.processes.spill import SpillArea
 
 ANTHROPIC = {"ANTHROPIC_API_KEY": "k1"}
 BOTH = {**ANTHROPIC, "OPENROUTER_API_KEY": "k2"}

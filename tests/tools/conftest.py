@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crush_trio.tools.processes import RunProcesses
-from crush_trio.tools.spill import SpillArea
+from crush_trio.tools.processes.run_processes import RunProcesses
+from crush_trio.tools.processes.spill import SpillArea
 from tests.tools.desk import Desk
 
 

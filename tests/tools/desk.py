@@ -11,8 +11,8 @@ import trio
 
 from crush_trio.agent.ports import Decision, PermissionAsk, Tool, ToolCall, ToolContext, ToolResult
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
-from crush_trio.tools.environment import tool_environment
-from crush_trio.tools.processes import RunProcesses
+from crush_trio.tools.processes.environment import tool_environment
+from crush_trio.tools.processes.run_processes import RunProcesses
 
 
 @attrs.define

@@ -13,11 +13,11 @@ import trio
 
 from crush_trio.agent.ports import Decision
 from crush_trio.limits import BASH_COMMAND_BYTES, TOOL_OUTPUT_COLUMNS
-from crush_trio.tools.bash import BashTool
-from crush_trio.tools.capture import HeadTail
 from crush_trio.tools.catalogue import builtin_tools
-from crush_trio.tools.environment import tool_environment
-from crush_trio.tools.spill import CallSpill, SpillArea
+from crush_trio.tools.processes.capture import HeadTail
+from crush_trio.tools.processes.environment import tool_environment
+from crush_trio.tools.processes.spill import CallSpill, SpillArea
+from crush_trio.tools.shell.bash import BashTool
 from crush_trio.tools.truncate import truncate
 from tests.tools.desk import Desk
 
@@ -115,7 +115,7 @@ async def test_the_time_limit_and_leftovers_are_said(
 ) -> None:
     result = await desk.call(BashTool(), description="", command="sleep 600 & echo x")
     assert "1 of its processes are still running" in result.content
-    monkeypatch.setattr("crush_trio.tools.bash.BASH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("crush_trio.tools.shell.bash.BASH_TIMEOUT_S", 0.2)
     result = await desk.call(BashTool(), description="", command="echo y; sleep 600")
     assert result.content.startswith("y\nCommand was aborted before completion")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from crush_trio.tools.cgroup import (
+from crush_trio.tools.processes.cgroup import (
     NOTE,
     Cgroup,
     cgroup_of,
@@ -64,7 +64,7 @@ def test_a_hierarchy_that_does_not_hold_us_is_not_used(
     made_up = tmp_path / "cgroup"
     made_up.mkdir()
     (made_up / "cgroup.procs").write_text("1\n2\n")
-    monkeypatch.setattr("crush_trio.tools.cgroup.cgroup_of", lambda: made_up)
+    monkeypatch.setattr("crush_trio.tools.processes.cgroup.cgroup_of", lambda: made_up)
     assert make_server_cgroup(tmp_path) is None
     assert not (tmp_path / NOTE).exists()
     assert [path.name for path in made_up.iterdir()] == ["cgroup.procs"]
@@ -76,7 +76,7 @@ def test_a_directory_that_only_looks_like_a_cgroup_is_left_again(
     made_up = tmp_path / "cgroup"
     made_up.mkdir()
     (made_up / "cgroup.procs").write_text(f"{os.getpid()}\n")
-    monkeypatch.setattr("crush_trio.tools.cgroup.cgroup_of", lambda: made_up)
+    monkeypatch.setattr("crush_trio.tools.processes.cgroup.cgroup_of", lambda: made_up)
     assert make_server_cgroup(tmp_path) is None
     assert not (tmp_path / NOTE).exists()
     assert process_control(None) in ("subreaper", "process_group")

@@ -18,10 +18,10 @@ import attrs
 import pytest
 import trio
 
-from crush_trio.tools.cgroup import Cgroup, server_cgroup
-from crush_trio.tools.launched import Launched
-from crush_trio.tools.processes import RunProcesses
-from crush_trio.tools.spill import SpillArea
+from crush_trio.tools.processes.cgroup import Cgroup, server_cgroup
+from crush_trio.tools.processes.launched import Launched
+from crush_trio.tools.processes.run_processes import RunProcesses
+from crush_trio.tools.processes.spill import SpillArea
 from tests.tools.test_processes import env
 
 Alive = Callable[[str], list[int]]
@@ -126,7 +126,7 @@ async def check(command: str, run: RunProcesses, alive_with: Alive, at: Path, **
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long TERM is waited for is tested elsewhere; here KILL has to follow."""
-    monkeypatch.setattr("crush_trio.tools.launched.KILL_GRACE_S", 0.3)
+    monkeypatch.setattr("crush_trio.tools.processes.launched.KILL_GRACE_S", 0.3)
 
 
 @pytest.mark.parametrize(

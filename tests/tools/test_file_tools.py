@@ -12,12 +12,12 @@ import trio
 
 from crush_trio.agent.ports import Decision, FileChange, Tool
 from crush_trio.limits import EDIT_FILE_BYTES, VIEW_LINE_CHARS, VIEW_LINES, VIEW_SECTION_BYTES
-from crush_trio.tools.edit import EditTool
-from crush_trio.tools.edits import difference
-from crush_trio.tools.multiedit import MultiEditTool
+from crush_trio.tools.files.edit import EditTool
+from crush_trio.tools.files.edits import difference
+from crush_trio.tools.files.multiedit import MultiEditTool
+from crush_trio.tools.files.view import ViewTool
+from crush_trio.tools.files.write import WriteTool
 from crush_trio.tools.paths import resolve_place
-from crush_trio.tools.view import ViewTool
-from crush_trio.tools.write import WriteTool
 from tests.tools.desk import Desk
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20

@@ -10,9 +10,9 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crush_trio.tools.job_process import JobProcess
-from crush_trio.tools.processes import RunProcesses
-from crush_trio.tools.spill import CallSpill, SpillArea
+from crush_trio.tools.processes.job_process import JobProcess
+from crush_trio.tools.processes.run_processes import RunProcesses
+from crush_trio.tools.processes.spill import CallSpill, SpillArea
 
 
 def readable(spill: CallSpill) -> tuple[list[tuple[int, bytes]], int]:
@@ -44,7 +44,7 @@ def test_what_is_kept_is_found_at_its_place_before_and_after_the_end(
     sizes: list[int], half: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("crush_trio.tools.spill.TOOL_OUTPUT_MEMORY_BYTES", 16)
+        patch.setattr("crush_trio.tools.processes.spill.TOOL_OUTPUT_MEMORY_BYTES", 16)
         area = SpillArea(tmp_path_factory.mktemp("s"), call_bytes=2 * half)
         spill, whole = CallSpill(area, "job", keep_small=True), b""
         for size in sizes:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crush_trio.agent.ports import Decision, PermissionAsk
-from crush_trio.tools.permission import decide, parse_pattern
+from crush_trio.tools.permission.patterns import decide, parse_pattern
 
 ROOT = Path("/home/ana/proj")
 

@@ -24,10 +24,10 @@ import trio
 from crush_trio.agent.ports import ShellResult
 from crush_trio.limits import KILL_GRACE_S, KILL_TOTAL_S, SPILL_CALL_BYTES, TOOL_OUTPUT_LIVE_BYTES
 from crush_trio.protocol.runs import LeftProcess
-from crush_trio.tools import process_table
-from crush_trio.tools.processes import RunProcesses
-from crush_trio.tools.recorded import kill_recorded
-from crush_trio.tools.spill import SpillArea
+from crush_trio.tools.processes import process_table
+from crush_trio.tools.processes.recorded import kill_recorded
+from crush_trio.tools.processes.run_processes import RunProcesses
+from crush_trio.tools.processes.spill import SpillArea
 
 Alive = Callable[[str], list[int]]
 
@@ -312,8 +312,8 @@ async def test_what_is_live_is_announced_when_it_begins_and_when_it_ends(spill: 
 SERVER = """
 import sys, trio
 from pathlib import Path
-from crush_trio.tools.processes import RunProcesses
-from crush_trio.tools.spill import SpillArea
+from crush_trio.tools.processes.run_processes import RunProcesses
+from crush_trio.tools.processes.spill import SpillArea
 
 async def main():
     run = RunProcesses(SpillArea(Path(sys.argv[1]) / "spill"), on_live=record)

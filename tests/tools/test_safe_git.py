@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from crush_trio.agent.ports import Decision
-from crush_trio.tools.bash import BashTool
-from crush_trio.tools.safe_git import filter_names, git_program, safe_git
+from crush_trio.tools.shell.bash import BashTool
+from crush_trio.tools.shell.safe_git import filter_names, git_program, safe_git
 from tests.tools.desk import Desk
 
 SAFE = [

@@ -15,11 +15,11 @@ import trio
 
 from crush_trio.agent.ports import Decision, Tool
 from crush_trio.limits import GLOB_RESULTS, GREP_COLUMNS, GREP_MATCHES, LS_ENTRIES
-from crush_trio.tools.glob import GlobTool
-from crush_trio.tools.globs import glob_regex
-from crush_trio.tools.grep import GrepTool
-from crush_trio.tools.ls import LsTool
-from crush_trio.tools.ripgrep import ripgrep_argv, ripgrep_rows, usable_include
+from crush_trio.tools.search.glob import GlobTool
+from crush_trio.tools.search.globs import glob_regex
+from crush_trio.tools.search.grep import GrepTool
+from crush_trio.tools.search.ls import LsTool
+from crush_trio.tools.search.ripgrep import ripgrep_argv, ripgrep_rows, usable_include
 from tests.tools.desk import Desk
 
 
@@ -128,7 +128,7 @@ async def test_a_pattern_that_would_take_for_ever_ends_at_the_limit_and_the_serv
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T48: the interpreter of the server never sees the pattern."""
-    monkeypatch.setattr("crush_trio.tools.grep.GREP_TIMEOUT_S", 0.7)
+    monkeypatch.setattr("crush_trio.tools.search.grep.GREP_TIMEOUT_S", 0.7)
     desk.env["PATH"] = "/nowhere"  # our own search, not ripgrep
     found = desk.write("b", "aaaa\n")
     slow = desk.write("a", "a" * 40 + "!\n")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from crush_trio import limits
-from crush_trio.tools import search_child
-from crush_trio.tools.walk import walk
+from crush_trio.tools.search import program as search_child
+from crush_trio.tools.search.walk import walk
 
 
 def summary(directory: Path, *ignore: str) -> dict[str, object]:

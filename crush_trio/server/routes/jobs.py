@@ -8,7 +8,7 @@ from quart import Blueprint, request
 from quart.typing import ResponseReturnValue
 
 from crush_trio import limits
-from crush_trio.host.job import Job
+from crush_trio.host.jobs.job import Job
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import SessionId

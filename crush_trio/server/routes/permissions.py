@@ -6,7 +6,7 @@ import attrs
 from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
-from crush_trio.host.permissions import answer_permission
+from crush_trio.host.asks.permissions import answer_permission
 from crush_trio.protocol.requests import PermissionGrant
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp

@@ -11,9 +11,9 @@ from quart.typing import ResponseReturnValue
 
 from crush_trio import limits
 from crush_trio.host.kit import Chosen
-from crush_trio.host.open_run import OpenRun
+from crush_trio.host.runs.open_run import OpenRun
+from crush_trio.host.runs.summary_run import NO_LANGUAGE_MODEL
 from crush_trio.host.session import Session
-from crush_trio.host.summary_run import NO_LANGUAGE_MODEL
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol import codec
 from crush_trio.protocol.errors import Refused, StoreError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
-from crush_trio.host.questions import answer_questions, cancel_questions
+from crush_trio.host.asks.questions import answer_questions, cancel_questions
 from crush_trio.protocol.questions import QuestionAnswer, QuestionCancel
 from crush_trio.server.edge.app_base import EdgeApp
 from crush_trio.server.edge.call import current_call

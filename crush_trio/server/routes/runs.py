@@ -7,7 +7,7 @@ from quart import Blueprint, request
 from quart.typing import ResponseReturnValue
 
 from crush_trio.host.editing import edit as edit_run
-from crush_trio.host.open_run import OpenRun
+from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.host.session import Session
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import RunId, SessionId

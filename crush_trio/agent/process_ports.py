@@ -1,0 +1,72 @@
+"""What a tool may do with processes; part of `agent.ports`, through which it is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+
+from crush_trio.protocol.runs import ProcessReport
+
+
+class ProcessHost(Protocol):
+    """Starts tool processes for one run and answers for all of them (G10)."""
+
+    async def run_shell(
+        self,
+        command: str,
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float,
+        on_output: Callable[[str, str], None],
+        spill_name: str,
+    ) -> ShellResult:
+        """Run ``command`` with the shell until the shell exits; see `ShellResult`.
+
+        ``on_output(stream, text)`` is called as output comes; it never waits.
+        """
+        ...
+
+    async def run_argv(
+        self,
+        argv: tuple[str, ...],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float,
+        on_output: Callable[[str, str], None],
+        spill_name: str,
+    ) -> ShellResult:
+        """The same for one program without a shell."""
+        ...
+
+    async def aclose(self) -> ProcessReport:
+        """End every process that is left: TERM, 2 s, KILL; bounded by 3 s; idempotent."""
+        ...
+
+
+@attrs.frozen
+class ShellResult:
+    """How a command ended and what it wrote.
+
+    ``exit_code`` is ``None`` if it was ended by the time limit. The texts hold head and tail;
+    ``dropped`` counts bytes left out of them, ``dropped_lines`` the line ends among these;
+    ``spill_path`` is the file with the whole output, if it did not fit. ``still_running`` counts
+    its processes that are alive after the shell exited.
+    """
+
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    stdout_dropped: int = 0
+    stderr_dropped: int = 0
+    timed_out: bool = False
+    spill_path: str | None = None
+    still_running: int = 0
+    started_ms: int = 0
+    ended_ms: int = 0
+    stdout_dropped_lines: int = 0
+    stderr_dropped_lines: int = 0

@@ -1,0 +1,1 @@
+"""Background jobs: commands that outlive their run."""

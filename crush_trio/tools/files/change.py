@@ -1,0 +1,135 @@
+"""What `write`, `edit` and `multiedit` share: the old contents, freshness, permission, result."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import attrs
+import trio
+
+from crush_trio.agent.ports import FileChange, PermissionAsk, ToolContext, ToolResult
+from crush_trio.tools.arguments import ToolProblem, demand
+from crush_trio.tools.files.edits import Difference, difference
+from crush_trio.tools.files.text_file import BOM, TextFile, read_text, replace_file
+from crush_trio.tools.paths import FILE_WORK, Place, place_of
+
+NOT_READ = "you must read the file before editing it. Use the View tool first"
+
+
+@attrs.frozen
+class Target:
+    """The file a call wants to write; ``old`` is ``None`` if it does not exist."""
+
+    place: Place
+    old: TextFile | None
+
+    @property
+    def path(self) -> str:
+        """The absolute path without symbolic links."""
+        return str(self.place.path)
+
+    @property
+    def shown(self) -> str:
+        """The path as a person names it: relative inside the workspace."""
+        if not self.place.inside:
+            return self.path
+        return str(self.place.path.relative_to(self.place.workspace))
+
+
+@attrs.frozen
+class Written:
+    """A file that was written: its contents before and after, how they differ, its new mtime."""
+
+    change: FileChange
+    difference: Difference
+    at_ns: int
+
+
+async def look_at(file_path: str, context: ToolContext) -> Target:
+    """Resolve the path and read the file, if it exists.
+
+    Raises:
+        ToolProblem: It is a directory, no text, too large, or no path can be meant.
+        OSError: It cannot be read.
+    """
+    if not file_path:
+        raise ToolProblem("file_path is empty")
+    place = await place_of(file_path, context.workspace_path)
+    old = await trio.to_thread.run_sync(_read, place.path, limiter=FILE_WORK)
+    return Target(place, old)
+
+
+def _read(path: Path) -> TextFile | None:
+    if path.is_dir():
+        raise ToolProblem(f"path is a directory, not a file: {path}")
+    return read_text(path)
+
+
+def demand_fresh(target: Target, context: ToolContext) -> None:
+    """An existing file must have been read in this session and not been changed since.
+
+    Raises:
+        ToolProblem: It was not, or was.
+    """
+    if target.old is None:
+        return
+    read_ns = context.last_read(target.path)
+    if read_ns is None:
+        raise ToolProblem(NOT_READ)
+    changed_ns = target.old.version.mtime_ns
+    if changed_ns > read_ns:
+        raise ToolProblem(
+            f"file {target.path} has been modified since it was last read "
+            f"(modified {_clock(changed_ns)}, last read {_clock(read_ns)}). View it again first"
+        )
+
+
+def _clock(unix_ns: int) -> str:
+    seconds, rest = divmod(unix_ns, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1_000_000:03}Z"
+
+
+async def change(target: Target, text: str, tool_name: str, context: ToolContext) -> Written:
+    """Ask, then put ``text`` (without byte order mark) into the file; what that changed.
+
+    Raises:
+        NotPermitted: The permission was refused; nothing was touched.
+        ToolProblem: The file changed while the permission was waited for.
+        OSError: It cannot be written.
+    """
+    old = target.old
+    before = old.whole if old is not None else None
+    after = BOM + text if old is not None and old.bom else text
+    params = {"file_path": target.path, "old_content": before or "", "new_content": after}
+    verb = "Create" if old is None else "Write"
+    ask = PermissionAsk(
+        tool_name=tool_name,
+        action="write",
+        description=f"{verb} file {target.path}",
+        path=str(target.place.path.parent),
+        params=params,
+        target=target.path,
+        inside=target.place.inside,
+    )
+    demand(await context.permission(ask))
+    expected = old.version if old is not None else None
+    written_ns = await trio.to_thread.run_sync(
+        replace_file, target.place.path, after, expected, limiter=FILE_WORK
+    )
+    found = await trio.to_thread.run_sync(
+        difference, target.shown, before or "", after, limiter=FILE_WORK
+    )
+    return Written(FileChange(target.path, before, after), found, written_ns)
+
+
+def changed_result(sentence: str, made: Written, **metadata: object) -> ToolResult:
+    """The result of a call that has written one file; ``metadata`` besides the counts."""
+    counts = {"additions": made.difference.additions, "removals": made.difference.removals}
+    return ToolResult(
+        content=f"<result>\n{sentence}\n</result>\n",
+        metadata=counts | metadata,
+        read_paths=(made.change.path,),
+        read_at_ns=made.at_ns,
+        changes=(made.change,),
+    )

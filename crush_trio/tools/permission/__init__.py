@@ -1,0 +1,1 @@
+"""Which calls are allowed, refused, or asked about."""

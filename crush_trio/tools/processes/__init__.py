@@ -1,0 +1,1 @@
+"""The processes that tools start: their trees, their output, their end."""

@@ -1,0 +1,1 @@
+"""Commands: the tool `bash`, background jobs, and commands that need no permission."""
