@@ -14,6 +14,8 @@ from typing import IO, Any
 
 import attrs
 
+from tests import forked
+
 LIMIT_S = 30.0
 _COMMAND = (sys.executable, "-m", "crush_trio")
 
@@ -50,7 +52,7 @@ class Shell:
         self, *words: str, stdin: bytes | None = None, environ: dict[str, str] | None = None
     ) -> Done:
         """Run a command to its end; without ``stdin`` it gets /dev/null."""
-        done = subprocess.run(
+        done = forked.run(
             [*_COMMAND, *words],
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
@@ -58,7 +60,6 @@ class Shell:
             cwd=self.work,
             env=self.environ if environ is None else environ,
             timeout=LIMIT_S,
-            check=False,
         )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
@@ -67,7 +68,7 @@ class Shell:
         self, *words: str, stdin: int | IO[bytes] = subprocess.DEVNULL
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A running command, ended with the block at the latest."""
-        process = subprocess.Popen(
+        process = forked.Popen(
             [*_COMMAND, *words],
             stdin=stdin,
             stdout=subprocess.PIPE,

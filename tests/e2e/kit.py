@@ -17,6 +17,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, unix_connect
 
+from tests import forked
+
 Json = dict[str, Any]
 READY_S = 20.0
 """How long a server may take to be ready on a loaded machine."""
@@ -67,7 +69,7 @@ class Server:
     def start(self) -> Server:
         """Start the process and wait for its first line."""
         command = [*self.command, "serve", "--data-dir", str(self.data)]
-        self.process = subprocess.Popen(
+        self.process = forked.Popen(
             [*command, *self.arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -245,14 +247,13 @@ def cli(
 ) -> subprocess.CompletedProcess[str]:
     """Run ``crush-trio`` with ``arguments`` and wait for it."""
     more.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "crush_trio", *arguments],
         cwd=cwd,
         env=env,
         text=True,
         capture_output=True,
         timeout=timeout,
-        check=False,
         **more,
     )
 

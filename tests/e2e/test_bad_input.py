@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.e2e.kit import Server, cli, environment, eventually, script
 
 AGENT = "/v1/workspaces/{w}/agent"
@@ -284,7 +285,7 @@ def test_a_closed_pipe_is_exit_141_and_no_traceback(server: Server, project: Pat
         sys.executable, "-m", "crush_trio", "run", "--data-dir", str(server.data),
         "-m", model, "go",
     ]  # fmt: skip
-    process = subprocess.Popen(
+    process = forked.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=server.env, cwd=project
     )
     assert process.stdout is not None
@@ -312,7 +313,7 @@ def test_ctrl_c_cancels_the_run_and_exits_130(server: Server, project: Path) -> 
         sys.executable, "-m", "crush_trio", "run", "--data-dir", str(server.data), "-m", hold,
         "--run-id", "held", "go",
     ]  # fmt: skip
-    process = subprocess.Popen(
+    process = forked.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=server.env, cwd=project
     )
     eventually(lambda: "held" in str(server.get("/v1/runs?state=running")))
@@ -327,7 +328,7 @@ def test_a_lost_server_is_started_again_and_the_run_is_exit_9(home: Path, projec
     env = environment(home)
     data = str(home / "data")
     hold = script(project / "hold.json", [{"text": "x"}, {"silence": True}])
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-m", "crush_trio", "run", "--data-dir", data, "-m", hold, "--run-id", "h",
          "go"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=project, text=True,

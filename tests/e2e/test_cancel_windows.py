@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from tests import forked
 from tests.e2e.kit import Json, Server, alive, eventually, script
 
 CANCELED = "canceled User canceled request"
@@ -192,7 +193,7 @@ def test_a_cancel_during_the_hand_over_and_after_the_end(server: Server, tmp_pat
 
 def start_cli(server: Server, project: Path, *arguments: str) -> subprocess.Popen[str]:
     """``crush-trio run`` in a process of its own."""
-    return subprocess.Popen(
+    return forked.Popen(
         [sys.executable, "-m", "crush_trio", "run", *arguments, "--data-dir", str(server.data)],
         cwd=project,
         env=server.env,

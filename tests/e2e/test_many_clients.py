@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.e2e.kit import Server, eventually, script
 
 TEXT = {"text": "word ", "tokens": 40, "every_ms": 10}
@@ -16,7 +17,7 @@ TEXT = {"text": "word ", "tokens": 40, "every_ms": 10}
 
 def prompter(server: Server, project: Path, model: str, run: str) -> subprocess.Popen[str]:
     """The real command, waiting for its run; begun once the run is."""
-    process = subprocess.Popen(
+    process = forked.Popen(
         [
             *(sys.executable, "-m", "crush_trio", "run", "--data-dir", str(server.data)),
             *("--json", "--run-id", run, "-m", model, "go"),
