@@ -23,10 +23,12 @@ class ProcessHost(Protocol):
         timeout_s: float,
         on_output: Callable[[str, str], None],
         spill_name: str,
+        stdin: bytes = b"",
     ) -> ShellResult:
         """Run ``command`` with the shell until the shell exits; see `ShellResult`.
 
-        ``on_output(stream, text)`` is called as output comes; it never waits.
+        ``on_output(stream, text)`` is called as output comes; it never waits. ``stdin`` is what
+        the command can read there; it is held in memory.
         """
         ...
 

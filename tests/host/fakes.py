@@ -201,6 +201,7 @@ class FakeProcesses:
         timeout_s: float,
         on_output: Callable[[str, str], None],
         spill_name: str,
+        stdin: bytes = b"",
     ) -> ShellResult:
         """Do what was set for the first word of the command."""
         await trio.lowlevel.checkpoint()

@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 import trio
 
@@ -73,8 +75,11 @@ class Launched:
         cwd: Path,
         env: Mapping[str, str],
         cgroup: Cgroup | None = None,
+        stdin: bytes = b"",
     ) -> Launched:
         """Start ``argv`` in ``cwd`` with exactly ``env``, in a child of the server's ``cgroup``.
+
+        ``stdin`` is what it can read there, whether or not it does.
 
         Raises:
             OSError: ``cwd`` does not exist, the arguments are too long, or no process can be made.
@@ -92,11 +97,12 @@ class Launched:
             numbers = (str(fd) for fd in (control_r, status_w, out_r, err_r))
             bounds = (str(KILL_GRACE_S), str(LAUNCHER_GIVES_UP_S), str(int("LC_CTYPE" not in env)))
             group = "" if cgroup is None else str(cgroup.path)
+            given = theirs.enter_context(_file_of(stdin)) if stdin else None
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-I", "-S", str(LAUNCHER), *numbers, *bounds, group, *argv],
                 cwd=cwd,
                 env=dict(env),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if given is None else given,
                 stdout=out_w,
                 stderr=err_w,
                 pass_fds=(control_r, status_w, out_r, err_r),
@@ -218,3 +224,22 @@ class Launched:
         if control >= 0:
             os.close(control)
         self._status_ended = True
+
+
+@contextlib.contextmanager
+def _file_of(data: bytes) -> Iterator[IO[bytes]]:
+    """An open file without a name that holds ``data``, to be read from its beginning.
+
+    Not a pipe: nobody has to write while the command reads, or cares when it does not.
+    """
+    in_memory = hasattr(os, "memfd_create")
+    with (
+        os.fdopen(os.memfd_create("stdin"), "w+b", buffering=0)
+        if in_memory
+        else tempfile.TemporaryFile(buffering=0)
+    ) as file:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+        file.seek(0)
+        yield file

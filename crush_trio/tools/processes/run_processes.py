@@ -72,6 +72,7 @@ class RunProcesses:
         timeout_s: float,
         on_output: Callable[[str, str], None],
         spill_name: str,
+        stdin: bytes = b"",
     ) -> ShellResult:
         """Run ``command`` with the shell until the shell exits; see `ShellResult`.
 
@@ -82,14 +83,9 @@ class RunProcesses:
             OSError: The command cannot be started.
             trio.ClosedResourceError: The run has ended.
         """
-        return await self.run_argv(
-            (shell(), "-c", command),
-            cwd=cwd,
-            env=env,
-            timeout_s=timeout_s,
-            on_output=on_output,
-            spill_name=spill_name,
-        )
+        call = CommandOutput(on_output, CallSpill(self._spill, spill_name, self._folder))
+        argv = (shell(), "-c", command)
+        return await self.carry(argv, call, cwd=cwd, env=env, timeout_s=timeout_s, stdin=stdin)
 
     async def run_argv(
         self,
@@ -115,12 +111,13 @@ class RunProcesses:
         cwd: Path,
         env: Mapping[str, str],
         timeout_s: float,
+        stdin: bytes = b"",
     ) -> ShellResult:
         """As `run_argv`, with the output going where the caller says."""
         if self._closed:
             raise trio.ClosedResourceError("this run has ended; nothing can be started in it")
         began_ms = time.time_ns() // 1_000_000
-        launched = await Launched.start(argv, cwd, env, self._cgroup)
+        launched = await Launched.start(argv, cwd, env, self._cgroup, stdin)
         self._started += 1
         self._launched.append(launched)
         completed = False
