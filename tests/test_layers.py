@@ -26,9 +26,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "limits": (),
     "protocol": (),
     "dispatch": ("protocol",),
+    # Connections to other servers, for whoever has to ask one.
+    "http": ("protocol",),
     "agent": ("dispatch", "protocol"),
-    "models": ("agent.ports", "protocol"),
-    "tools": ("agent.ports", "protocol"),
+    "models": ("agent.ports", "http", "protocol"),
+    "tools": ("agent.ports", "http", "protocol"),
     "store": ("dispatch", "protocol"),
     # Feed and readers stand on the store's contract alone, whichever store is behind it.
     "journal": ("protocol", "store.contract", "store.encoding"),
@@ -45,7 +47,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
 # File → what it may import beyond its layer, because somebody has to.
 ALSO: dict[str, tuple[str, ...]] = {
     # The composition root puts the parts together; its kit is what a workspace's runs are given.
-    "server/serve.py": ("config", "models", "store", "tools"),
+    "server/serve.py": ("config", "http", "models", "store", "tools"),
     "server/kit.py": ("agent.ports", "config", "models", "tools"),
     # From what is configured to a model: the same work as the kit's, in files of their own.
     "server/providers/known.py": ("config", "models"),
@@ -54,7 +56,7 @@ ALSO: dict[str, tuple[str, ...]] = {
     "server/providers/local.py": ("models",),
     "server/providers/choosing.py": ("config",),
     "server/providers/targets.py": ("config", "models"),
-    "server/providers/models.py": ("agent.ports", "config", "models"),
+    "server/providers/models.py": ("agent.ports", "config", "http", "models"),
     # A checkup chooses a model as a run would, and looks at it more closely.
     "server/checkup.py": ("config", "models"),
     # Changes of the configuration, made over the API or seen in its files.
@@ -97,7 +99,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "apsw": ("store",),
     "cattrs": ("protocol",),
     "click": ("cli",),
-    "httpx2": ("models",),
+    "httpx2": ("http", "models", "tools"),
     "hypercorn": ("server",),
     "quart": ("server",),
     "quart_trio": ("server",),

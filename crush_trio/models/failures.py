@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 
 import attrs
 
 from crush_trio.agent.ports import ModelError
+from crush_trio.http.failures import HttpFailure, HttpKind
 
 
 class Kind(Enum):
@@ -98,3 +101,39 @@ class Failure(Exception):
             retryable=meaning.may_work_later,
             title=meaning.title,
         )
+
+
+_OF_HTTP = {
+    HttpKind.NETWORK: Kind.NETWORK,
+    HttpKind.NOBODY: Kind.NETWORK,
+    HttpKind.ADDRESS: Kind.URL,
+    HttpKind.PROXY: Kind.PROXY,
+    HttpKind.TLS: Kind.TLS,
+    HttpKind.HEADER: Kind.AUTH,
+    HttpKind.TRUNCATED: Kind.TRUNCATED,
+    HttpKind.MALFORMED: Kind.MALFORMED,
+}
+_CURES = {
+    HttpKind.NOBODY: ": start the model server there, or set base_url.",
+    HttpKind.HEADER: ": check the provider's api_key and extra_headers.",
+}
+
+
+def of_http(failure: HttpFailure) -> Failure:
+    """The same as a provider's failure, with what helps against it in the configuration."""
+    cure = _CURES.get(failure.kind)
+    message = failure.message if cure is None else failure.message.removesuffix(".") + cure
+    made = Failure(_OF_HTTP[failure.kind], message)
+    if failure.kind is HttpKind.NOBODY:
+        # Waiting starts no server: who asked should hear at once that there is none.
+        made.should_retry = False
+    return made
+
+
+@contextmanager
+def http_failures() -> Iterator[None]:
+    """Failures of a connection that are raised inside come out as a provider's."""
+    try:
+        yield
+    except HttpFailure as failure:
+        raise of_http(failure) from None

@@ -19,8 +19,8 @@ import trio
 
 from crush_trio import __version__, limits
 from crush_trio.host.host import Host, HostOptions, open_host
+from crush_trio.http.connections import Connections
 from crush_trio.journal import Journal
-from crush_trio.models.network.connections import Connections
 from crush_trio.protocol.errors import CrushError
 from crush_trio.protocol.ids import new_id
 from crush_trio.protocol.requests import VersionInfo

@@ -18,12 +18,12 @@ from crush_trio.agent.ports import (
     ToolCallStart,
     UsageSoFar,
 )
+from crush_trio.http.connections import Connections
 from crush_trio.models.checkup import Hints, ModelCheckup, readings
 from crush_trio.models.checkup.asking import CALL, NATIVE_CALL, TOOL, Heard, ask, request
 from crush_trio.models.checkup.reaching import reach
 from crush_trio.models.checkup.window import judged
 from crush_trio.models.failures import CLASSES, Failure, Kind
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.model import NetworkModel
 from crush_trio.models.provider import Access
 from crush_trio.protocol.checks import NAMES, Check

@@ -11,9 +11,9 @@ import pytest
 
 from crush_trio.config.load import Config
 from crush_trio.host.kit import Chosen
+from crush_trio.http.connections import Connections
 from crush_trio.models.catalogue import FILE, load
 from crush_trio.models.local import LocalServers
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.model import NetworkModel
 from crush_trio.protocol.errors import ConfigError, Refused
 from crush_trio.server.kit import ServerKit

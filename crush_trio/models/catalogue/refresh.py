@@ -15,12 +15,12 @@ import orjson
 import trio
 
 from crush_trio import limits
+from crush_trio.http.connections import Connections
 from crush_trio.models.catalogue.catalogue import Catalogue
 from crush_trio.models.catalogue.load import load, shipped
 from crush_trio.models.catalogue.models_dev import convert, is_models_dev
 from crush_trio.models.catalogue.reading import LOOPBACK, from_value, is_safe
 from crush_trio.models.failures import Failure
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.get import get
 from crush_trio.protocol.errors import DecodeError, Refused
 from crush_trio.protocol.models import ModelInfo

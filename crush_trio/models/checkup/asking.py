@@ -21,11 +21,11 @@ from crush_trio.agent.ports import (
     ToolCallStart,
     ToolSpec,
 )
+from crush_trio.http.connections import Connections
 from crush_trio.models.dialects import dialect
 from crush_trio.models.dialects.port import AnswerReader
 from crush_trio.models.failures import Failure
 from crush_trio.models.network.attempt import TimeLimits, attempt
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.provider import Access, Target
 from crush_trio.protocol.ids import MessageId, RunId, SessionId
 from crush_trio.protocol.messages import Message, TextPart
@@ -151,7 +151,7 @@ async def ask(
 
     try:
         call = speaks.call(wanted, target, access)
-        http = connections.client(target.provider)
+        http = connections.client(is_local=target.provider.is_local)
         heard.end = await attempt(http, speaks, call, reader, target, heard.note, times)
     except Failure as exc:
         heard.failure = exc

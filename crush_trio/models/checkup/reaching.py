@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 import trio
 
 from crush_trio import limits
+from crush_trio.http.connections import Connections
+from crush_trio.http.dialing import Line, Origin, dial
+from crush_trio.http.proxies import Proxy, proxy_for
 from crush_trio.models.checkup.readings import failed, seconds
-from crush_trio.models.failures import Failure, Kind
+from crush_trio.models.failures import Failure, Kind, http_failures
 from crush_trio.models.network.attempt import check_url
-from crush_trio.models.network.connections import Connections
-from crush_trio.models.network.dialing import Line, Origin, dial
-from crush_trio.models.network.proxies import Proxy, proxy_for
 from crush_trio.protocol.checks import Check
 
 
@@ -22,8 +22,8 @@ async def reach(base_url: str, connections: Connections, *, is_local: bool) -> C
     try:
         origin = origin_of(base_url)
         environ = {} if is_local else connections.certificates.environ
-        proxy = proxy_for(origin.scheme, origin.host, origin.port, environ)
-        with trio.move_on_after(limits.DOCTOR_CONNECT_S) as patience:
+        with http_failures(), trio.move_on_after(limits.DOCTOR_CONNECT_S) as patience:
+            proxy = proxy_for(origin.scheme, origin.host, origin.port, environ)
             line = await dial(origin, proxy, connections.certificates)
         if patience.cancelled_caught:
             raise Failure(

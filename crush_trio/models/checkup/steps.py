@@ -9,11 +9,11 @@ import trio
 
 from crush_trio import limits
 from crush_trio.agent.ports import Model, ModelError, ModelRequest
+from crush_trio.http.connections import Connections
 from crush_trio.models.checkup import asking, readings
 from crush_trio.models.checkup.reaching import reach
 from crush_trio.models.checkup.window import window
 from crush_trio.models.masking import masked, secrets_among
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.model import NetworkModel, resolve
 from crush_trio.models.provider import Access
 from crush_trio.protocol.checks import Check

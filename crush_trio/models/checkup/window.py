@@ -8,13 +8,13 @@ import orjson
 import trio
 
 from crush_trio import limits
+from crush_trio.http.connections import Connections
+from crush_trio.http.proxies import is_loopback
 from crush_trio.models.checkup.reaching import origin_of
 from crush_trio.models.failures import Failure
 from crush_trio.models.local.asking import ask
 from crush_trio.models.local.owners import Place
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.get import get
-from crush_trio.models.network.proxies import is_loopback
 from crush_trio.models.provider import Access, Target
 from crush_trio.protocol.checks import Check
 

@@ -14,8 +14,9 @@ import trio
 
 from crush_trio import limits
 from crush_trio.agent.ports import Emit, ModelEvent, StepEnd, UsageSoFar
+from crush_trio.http.failures import HttpFailure, HttpKind
 from crush_trio.models.dialects.port import AnswerReader, Dialect, HttpCall
-from crush_trio.models.failures import Failure, Kind
+from crush_trio.models.failures import Failure, Kind, http_failures, of_http
 from crush_trio.models.network.hiding import hidden
 from crush_trio.models.network.retry import retry_after_s, should_retry
 from crush_trio.models.network.sse import EventDecoder
@@ -91,7 +92,7 @@ class Clock:
         kind, said = {
             "waits": (
                 Kind.NETWORK,
-                f"{limits.MODEL_CONNECTIONS} requests to models are under way, "
+                f"{limits.HTTP_CONNECTIONS} requests to models are under way, "
                 f"and none of them ended within {limit}",
             ),
             "connects": (Kind.NETWORK, f"No connection to {who} could be made within {limit}"),
@@ -126,7 +127,7 @@ async def attempt(
             clock.content()
         emit(event)
 
-    with clock.scope, hidden(call.headers, target.provider):
+    with clock.scope, hidden(call.headers, target.provider), http_failures():
         response = await send(http, "POST", call, clock.note)
         try:
             clock.heard()
@@ -134,7 +135,7 @@ async def attempt(
             reader = make_reader(note)
             await _read(response, reader, clock)
         finally:
-            with trio.move_on_after(limits.MODEL_CLOSE_S, shield=True):
+            with trio.move_on_after(limits.HTTP_CLOSE_S, shield=True):
                 await response.aclose()  # one synchronous step in our transport
         return reader.end()
     raise clock.failure()
@@ -150,7 +151,7 @@ async def send(
     """
     import httpx2
 
-    from crush_trio.models.network.transport import BAD_HEADER, PROGRESS
+    from crush_trio.http.transport import PROGRESS
 
     check_url(call.url)
     content = None
@@ -166,10 +167,12 @@ async def send(
     except httpx2.InvalidURL as exc:
         raise Failure(Kind.URL, f"{_shown(call.url)} is not an address: {exc}.") from None
     except UnicodeEncodeError:
-        raise Failure(Kind.AUTH, BAD_HEADER) from None
+        unfit = "A header of the request holds characters that HTTP does not allow."
+        raise of_http(HttpFailure(HttpKind.HEADER, unfit)) from None
     except orjson.JSONEncodeError as exc:
         raise Failure(Kind.REFUSED, f"The request cannot be written as JSON: {exc}.") from None
-    return await http.send(request, stream=True)
+    with http_failures():
+        return await http.send(request, stream=True)
 
 
 def check_url(url: str) -> None:
@@ -252,11 +255,12 @@ async def read_into(body: bytearray, response: httpx2.Response, most_bytes: int)
     import httpx2
 
     try:
-        async with aclosing(response.aiter_bytes()) as pieces:
-            async for piece in pieces:
-                body += piece
-                if len(body) >= most_bytes:
-                    return
+        with http_failures():
+            async with aclosing(response.aiter_bytes()) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) >= most_bytes:
+                        return
     except httpx2.DecodingError as exc:
         raise _not_decompressed(exc) from None
 
@@ -289,7 +293,7 @@ async def _drain(pieces: AsyncIterator[bytes]) -> None:
     """Read the rest if it is at hand, so that the connection can be used again."""
     import httpx2
 
-    nothing = contextlib.suppress(Failure, httpx2.DecodingError)
+    nothing = contextlib.suppress(HttpFailure, httpx2.DecodingError)
     with trio.move_on_after(limits.MODEL_DRAIN_S), nothing:
         async for _ in pieces:  # whatever it is, the answer was complete before
             pass

@@ -8,10 +8,10 @@ import attrs
 import trio
 
 from crush_trio import limits
+from crush_trio.http.connections import Connections
 from crush_trio.models.dialects.port import HttpCall
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.network.attempt import check_url, read_into, send
-from crush_trio.models.network.connections import Connections
 
 
 @attrs.frozen
@@ -42,12 +42,12 @@ async def get(
     body = bytearray()
     with trio.move_on_after(within_s):
         await connections.ready()
-        http = connections.client_for(is_local=is_local)
+        http = connections.client(is_local=is_local)
         response = await send(http, "GET", HttpCall(url, headers or {}, {}), lambda _: None)
         try:
             await read_into(body, response, most_bytes + 1)
         finally:
-            with trio.move_on_after(limits.MODEL_CLOSE_S, shield=True):
+            with trio.move_on_after(limits.HTTP_CLOSE_S, shield=True):
                 await response.aclose()  # one synchronous step in our transport
         if len(body) > most_bytes:
             raise Failure(Kind.MALFORMED, f"The answer of {_host(url)} exceeds {most_bytes} bytes.")

@@ -19,12 +19,12 @@ from crush_trio.agent.ports import (
     StepEnd,
     StreamReset,
 )
+from crush_trio.http.connections import Connections
 from crush_trio.models.call_ids import session_mark
 from crush_trio.models.dialects import dialect
 from crush_trio.models.dialects.port import HttpCall
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.network.attempt import TimeLimits, attempt
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.get import get
 from crush_trio.models.network.hiding import hidden
 from crush_trio.models.network.retry import Retries
@@ -136,7 +136,7 @@ class NetworkModel:
         speaks = dialect(target.provider.dialect)
         call = _marked(speaks.call(request, target, access), request.session_id)
         return await attempt(
-            self.connections.client(target.provider),
+            self.connections.client(is_local=target.provider.is_local),
             speaks,
             call,
             lambda note: speaks.reader(request, target, note),

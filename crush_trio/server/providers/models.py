@@ -16,9 +16,9 @@ from crush_trio.agent.ports import Model, ModelError
 from crush_trio.config.expand import layered
 from crush_trio.config.load import Config
 from crush_trio.host.kit import Chosen
+from crush_trio.http.connections import Connections
 from crush_trio.models.catalogue import FILE, Catalogue, load
 from crush_trio.models.local import LocalServers
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.model import NetworkModel, resolve
 from crush_trio.models.provider import Target
 from crush_trio.protocol.errors import ConfigError, Refused

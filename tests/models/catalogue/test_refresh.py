@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from crush_trio import limits
+from crush_trio.http.connections import Connections
 from crush_trio.models.catalogue import FILE, load
 from crush_trio.models.catalogue.load import shipped
 from crush_trio.models.catalogue.refresh import CATALOGUE_URL, Refresher, check_url, replace
-from crush_trio.models.network.connections import Connections
 from crush_trio.protocol.errors import Refused
 from tests.models.catalogue.kit import file, raw
 from tests.models.network.provider import Exchange, fake_provider, whole

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crush_trio import limits
+from crush_trio.http.quoting import quotable
 from crush_trio.models.dialects.openai_errors import failure, stream_failure
-from crush_trio.models.dialects.said import quotable, retry_after_s, said
+from crush_trio.models.dialects.said import retry_after_s, said
 from crush_trio.models.failures import Failure, Kind
 from tests.models.dialects.kit import fixture, target
 

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import orjson
 
 from crush_trio.agent.ports import ModelEvent, StreamReset, TextDelta
+from crush_trio.http.connections import Connections
 from crush_trio.models.network.attempt import TimeLimits
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.model import NetworkModel
 from crush_trio.models.provider import Access
 from tests.models.dialects.kit import target

@@ -14,9 +14,9 @@ import orjson
 import trio
 import trio.testing
 
-from crush_trio.models.network.certificates import Certificates
-from crush_trio.models.network.dialing import Dial, Line, Origin
-from crush_trio.models.network.proxies import Proxy
+from crush_trio.http.certificates import Certificates
+from crush_trio.http.dialing import Dial, Line, Origin
+from crush_trio.http.proxies import Proxy
 
 
 @attrs.define(eq=False)

@@ -16,7 +16,7 @@ import trio
 
 from crush_trio import limits
 from crush_trio.agent.ports import ModelEvent, StreamReset
-from crush_trio.models.network.connections import Connections
+from crush_trio.http.connections import Connections
 from crush_trio.models.network.model import NetworkModel
 from tests.models.kit import request
 from tests.models.network.kit import HELLO, asked, model_at, say, text_of
@@ -187,7 +187,7 @@ async def test_two_hundred_cancels_leave_nothing_and_the_next_call_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No connection, socket or task is left, and no place in the pool is lost."""
-    monkeypatch.setattr(limits, "MODEL_CONNECTIONS", 5)
+    monkeypatch.setattr(limits, "HTTP_CONNECTIONS", 5)
     chance = random.Random(7)
     async with asked(in_turn(*([hangs_in_the_body] * 1_000))) as (model, provider, connections):
         await stopped(model, provider.arrived.wait)
@@ -251,7 +251,7 @@ async def test_closing_the_connections_ends_the_requests_that_still_use_them() -
             nursery.cancel_scope.cancel()
         await connections.aclose()
         with pytest.raises(trio.ClosedResourceError):
-            connections.client_for(is_local=True)
+            connections.client(is_local=True)
 
 
 async def gone(provider: FakeProvider) -> None:

@@ -15,8 +15,8 @@ from trio.testing import MockClock
 
 from crush_trio import limits
 from crush_trio.agent.ports import ModelError, ModelEvent
+from crush_trio.http.connections import Connections
 from crush_trio.models.failures import Failure, Kind
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.get import get
 from tests.models.kit import request
 from tests.models.network.kit import (
@@ -50,7 +50,7 @@ def test_a_server_that_asks_nobody_does_not_pay_for_it() -> None:
     """What is needed to ask is loaded in a thread when it is, so that nobody has to wait."""
     code = (
         "import sys, threading, trio, crush_trio.server.serve\n"
-        "from crush_trio.models.network.connections import Connections\n"
+        "from crush_trio.http.connections import Connections\n"
         "connections = Connections()\n"
         "print([name for name in sys.modules if name.startswith(('httpx', 'httpcore'))])\n"
         "class Watch:\n"
@@ -134,7 +134,7 @@ async def test_a_connection_unused_for_long_is_not_used_again(
 ) -> None:
     monkeypatch.setattr(limits, "MODEL_ACCESS_S", math.inf)  # time must not jump to it
     async with asked_in_memory(HELLO_ANSWER) as (model, provider, _):
-        for wait_s, connections in ((limits.MODEL_KEEP_S - 1, 1), (limits.MODEL_KEEP_S, 2)):
+        for wait_s, connections in ((limits.HTTP_KEEP_S - 1, 1), (limits.HTTP_KEEP_S, 2)):
             await model.stream(request(), lambda _: None)
             await trio.sleep(wait_s)
             await model.stream(request(), lambda _: None)

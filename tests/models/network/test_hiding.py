@@ -13,10 +13,10 @@ import trio.testing
 
 from crush_trio import limits
 from crush_trio.agent.ports import ModelError, ModelEvent
-from crush_trio.models.network.certificates import Certificates
-from crush_trio.models.network.connections import Connections
-from crush_trio.models.network.dialing import Line, Origin
-from crush_trio.models.network.proxies import Proxy
+from crush_trio.http.certificates import Certificates
+from crush_trio.http.connections import Connections
+from crush_trio.http.dialing import Line, Origin
+from crush_trio.http.proxies import Proxy
 from tests.models.kit import request, user
 from tests.models.network.kit import HELLO, asked_in_memory, model_at, text_of
 from tests.models.network.provider import (
@@ -114,10 +114,10 @@ async def test_a_long_request_leaves_others_their_turn() -> None:
             return line
 
         async with Connections(environ={}, dial=dial) as connections:
-            asked = attrs.evolve(request(), messages=(user("x" * 4 * limits.MODEL_SEND_BYTES),))
+            asked = attrs.evolve(request(), messages=(user("x" * 4 * limits.HTTP_SEND_BYTES),))
             await model_at(provider.url, connections).stream(asked, lambda _: None)
             assert sent == 5
-            assert "x" * 4 * limits.MODEL_SEND_BYTES in provider.exchanges[0].body.decode()
+            assert "x" * 4 * limits.HTTP_SEND_BYTES in provider.exchanges[0].body.decode()
             sent = 0
             await model_at(provider.url, connections).stream(request(), lambda _: None)
             assert sent == 1

@@ -12,8 +12,8 @@ from trio.testing import MockClock
 
 from crush_trio import limits
 from crush_trio.agent.ports import ModelError, ModelEvent, StreamReset, TextDelta, Titler
+from crush_trio.http.connections import Connections
 from crush_trio.models.network.attempt import TimeLimits
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.network.model import NetworkModel
 from crush_trio.models.provider import Access, Provider, Target
 from crush_trio.protocol.errors import ConfigError

@@ -13,7 +13,7 @@ import trustme
 
 from crush_trio.agent.ports import ModelError, ModelEvent
 from crush_trio.cli.exit_codes import CONFIGURATION, exit_code
-from crush_trio.models.network.connections import Connections
+from crush_trio.http.connections import Connections
 from tests.models.kit import request
 from tests.models.network.kit import HELLO, model_at, text_of
 from tests.models.network.provider import FakeProvider, fake_provider, sending, streaming, whole

@@ -10,10 +10,10 @@ import trio
 
 from crush_trio import limits
 from crush_trio.agent.ports import ModelEvent, StepEnd, TextDelta, ToolCallEnd
+from crush_trio.http.connections import Connections
 from crush_trio.models.dialects import DIALECTS, dialect
 from crush_trio.models.failures import CLASSES, Failure, Kind
 from crush_trio.models.network.attempt import TimeLimits, attempt
-from crush_trio.models.network.connections import Connections
 from crush_trio.models.provider import Access
 from tests.models.dialects.kit import target
 from tests.models.kit import request
@@ -43,7 +43,7 @@ async def ask(
     asked, speaks = request(), dialect(name)
     try:
         end: StepEnd | Failure = await attempt(
-            connections.client(aimed.provider),
+            connections.client(is_local=aimed.provider.is_local),
             speaks,
             speaks.call(asked, aimed, aimed.provider.access()),
             lambda emit: speaks.reader(asked, aimed, emit),

@@ -11,11 +11,11 @@ from trio.testing import MockClock
 
 from crush_trio import limits
 from crush_trio.agent.ports import ModelError, ModelEvent, StreamReset
+from crush_trio.http.certificates import Certificates
+from crush_trio.http.connections import Connections
+from crush_trio.http.dialing import Line, Origin
+from crush_trio.http.proxies import Proxy
 from crush_trio.models.network.attempt import TimeLimits
-from crush_trio.models.network.certificates import Certificates
-from crush_trio.models.network.connections import Connections
-from crush_trio.models.network.dialing import Line, Origin
-from crush_trio.models.network.proxies import Proxy
 from tests.models.kit import request
 from tests.models.network.kit import (
     DONE,
@@ -177,7 +177,7 @@ async def test_a_provider_that_does_not_take_the_request_is_named_as_such(
 async def test_too_many_requests_at_once_wait_and_say_so(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MODEL_CONNECTIONS", 1)
+    monkeypatch.setattr(limits, "HTTP_CONNECTIONS", 1)
     async with (
         asked_in_memory(silent) as (model, provider, connections),
         trio.open_nursery() as nursery,

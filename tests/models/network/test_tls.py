@@ -16,7 +16,7 @@ import trustme
 
 from crush_trio.agent.ports import ModelError, ModelEvent, StreamReset
 from crush_trio.cli.exit_codes import CONFIGURATION, exit_code
-from crush_trio.models.network.connections import Connections
+from crush_trio.http.connections import Connections
 from tests.models.kit import request
 from tests.models.network.kit import HELLO, model_at, say, text_of
 from tests.models.network.provider import (
@@ -171,7 +171,7 @@ async def test_what_one_workspace_trusts_is_not_trusted_by_others(
         assert connections.open_connections == (0, 1)
     assert trusting.open_connections == (0, 0)
     with pytest.raises(trio.ClosedResourceError):
-        trusting.client_for(is_local=False)
+        trusting.client(is_local=False)
 
 
 async def test_an_expired_certificate_is_named_as_such(

@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from crush_trio.http.quoting import quotable
 from crush_trio.models.dialects import openai_errors
-from crush_trio.models.dialects.said import Said, quotable, retry_after_s, said, said_in
+from crush_trio.models.dialects.said import Said, retry_after_s, said, said_in
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Provider, Target
 

@@ -20,10 +20,10 @@ from crush_trio.agent.ports import (
     ToolInputDelta,
     UsageSoFar,
 )
+from crush_trio.http.quoting import quotable
 from crush_trio.models.call_ids import call_id
 from crush_trio.models.dialects.gemini.errors import failure_in, sentence
 from crush_trio.models.dialects.halves import WholeCharacters, loaded
-from crush_trio.models.dialects.said import quotable
 from crush_trio.models.failures import Failure, Kind
 from crush_trio.models.provider import Target
 from crush_trio.protocol.runs import Usage

@@ -1,4 +1,4 @@
-"""The connections of one server to all providers: opened when used, closed with the server."""
+"""The connections of one owner to all others: opened when used, closed with their owner."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from typing import TYPE_CHECKING
 import trio
 
 from crush_trio import __version__
-from crush_trio.models.network.certificates import Certificates
-from crush_trio.models.network.dialing import Dial, dial
-from crush_trio.models.provider import Provider
+from crush_trio.http.certificates import Certificates
+from crush_trio.http.dialing import Dial, dial
 
 if TYPE_CHECKING:
     import httpx2
 
-    from crush_trio.models.network.transport import Transport
+    from crush_trio.http.transport import Transport
 
-_TRANSPORT = "crush_trio.models.network.transport"
+_TRANSPORT = "crush_trio.http.transport"
 USER_AGENT = f"crush-trio/{__version__}"
 
 
 class Connections:
-    """Makes HTTP clients; a server that asks no network model pays nothing for having it.
+    """Makes HTTP clients; a server that asks nobody pays nothing for having it.
 
     Args:
         ca_file: Certificates that are believed besides the system's (``options.ca_file``).
@@ -65,12 +64,11 @@ class Connections:
         if _TRANSPORT not in sys.modules:
             await trio.to_thread.run_sync(importlib.import_module, _TRANSPORT)
 
-    def client(self, provider: Provider) -> httpx2.AsyncClient:
-        """The client to ask ``provider`` with; never closed by who asks."""
-        return self.client_for(is_local=provider.is_local)
+    def client(self, *, is_local: bool = False) -> httpx2.AsyncClient:
+        """The client for what runs on this machine, which knows no proxies, or for the rest.
 
-    def client_for(self, *, is_local: bool) -> httpx2.AsyncClient:
-        """The client for what runs on this machine, which knows no proxies, or for the rest."""
+        Never closed by who asks.
+        """
         if self._is_closed:
             raise trio.ClosedResourceError("these connections are closed")
         if is_local not in self._clients:
@@ -110,7 +108,7 @@ class Connections:
 
         import httpx2
 
-        from crush_trio.models.network.transport import Transport
+        from crush_trio.http.transport import Transport
 
         transport = Transport(self.certificates, environ, self._dial)
         client = httpx2.AsyncClient(

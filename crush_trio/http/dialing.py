@@ -1,4 +1,4 @@
-"""A new connection to a provider: TCP, perhaps through a proxy, perhaps with TLS."""
+"""A new connection: TCP, perhaps through a proxy, perhaps with TLS."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import h11
 import trio
 
 from crush_trio import limits
-from crush_trio.models.failures import Failure, Kind
-from crush_trio.models.network.certificates import Certificates
-from crush_trio.models.network.proxies import Proxy, bracketed, is_loopback
+from crush_trio.http.certificates import Certificates
+from crush_trio.http.failures import HttpFailure, HttpKind
+from crush_trio.http.proxies import Proxy, bracketed, is_loopback
 
 
 @attrs.frozen
@@ -67,7 +67,7 @@ async def dial(origin: Origin, proxy: Proxy | None, certificates: Certificates) 
     with ``https`` it is a tunnel. If anything fails, or is cancelled, nothing stays open.
 
     Raises:
-        Failure: `Kind.NETWORK`, `Kind.TLS` or `Kind.PROXY`.
+        HttpFailure: `HttpKind.NETWORK`, `HttpKind.TLS` or `HttpKind.PROXY`.
     """
     if proxy is None:
         line = await _connect(origin.host, origin.port, None)
@@ -88,20 +88,17 @@ async def dial(origin: Origin, proxy: Proxy | None, certificates: Certificates) 
 
 async def _connect(host: str, port: int, proxy: Proxy | None) -> Line:
     name = f"{bracketed(host)}:{port}" if proxy is None else proxy.name
-    kind = Kind.NETWORK if proxy is None else Kind.PROXY
+    kind = HttpKind.NETWORK if proxy is None else HttpKind.PROXY
     try:
         stream = await trio.open_tcp_stream(host, port)
     except socket.gaierror as exc:
-        raise Failure(
+        raise HttpFailure(
             kind, f"The address of {name} cannot be found: {exc.strerror or 'no such host'}."
         ) from None
     except (OSError, UnicodeError) as exc:
-        failure = Failure(kind, f"No connection to {name}: {_reason(exc)}.")
+        failure = HttpFailure(kind, f"No connection to {name}: {_reason(exc)}.")
         if proxy is None and is_loopback(host) and _is_refused(exc):
-            # Waiting starts no server: who asked should hear at once that there is none.
-            message = f"Nothing listens on {name}: start the model server there, or set base_url."
-            failure = Failure(kind, message)
-            failure.should_retry = False
+            failure = HttpFailure(HttpKind.NOBODY, f"Nothing listens on {name}.")
         raise failure from None
     return Line(stream, stream.socket)
 
@@ -124,16 +121,16 @@ def _handshake_failures(host: str, certificates: Certificates) -> Iterator[None]
         error = exc if isinstance(exc, ssl.SSLError) else exc.__cause__
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             raise certificates.failure(host, error) from None
-        raise Failure(
-            Kind.NETWORK, f"{host} closed the connection during the TLS handshake."
+        raise HttpFailure(
+            HttpKind.NETWORK, f"{host} closed the connection during the TLS handshake."
         ) from None
     except ssl.CertificateError as exc:  # a host name that no certificate could have
-        raise Failure(Kind.TLS, f"No TLS connection to {host}: {exc}.") from None
+        raise HttpFailure(HttpKind.TLS, f"No TLS connection to {host}: {exc}.") from None
 
 
 async def _tunnel(line: Line, origin: Origin, proxy: Proxy) -> None:
     """Ask the proxy to connect us through (RFC 9110, 9.3.6)."""
-    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MODEL_HEAD_BYTES)
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.HTTP_HEAD_BYTES)
     target = origin.name.encode()
     headers = [(b"host", target)]
     if proxy.authorization:
@@ -144,25 +141,33 @@ async def _tunnel(line: Line, origin: Origin, proxy: Proxy) -> None:
         await line.stream.send_all((request or b"") + (end or b""))
         while not isinstance(event := http.next_event(), h11.Response):
             if event is h11.NEED_DATA:
-                data = await line.stream.receive_some(limits.MODEL_RECEIVE_BYTES)
+                data = await line.stream.receive_some(limits.HTTP_RECEIVE_BYTES)
                 if not data:
                     raise trio.BrokenResourceError
                 http.receive_data(bytes(data))
     except trio.BrokenResourceError:
-        raise Failure(Kind.PROXY, f"{_first_big(proxy.name)} closed the connection.") from None
+        raise HttpFailure(
+            HttpKind.PROXY, f"{_first_big(proxy.name)} closed the connection."
+        ) from None
     except h11.RemoteProtocolError:
-        raise Failure(Kind.PROXY, f"{_first_big(proxy.name)} does not speak HTTP.") from None
+        raise HttpFailure(
+            HttpKind.PROXY, f"{_first_big(proxy.name)} does not speak HTTP."
+        ) from None
     if not 200 <= event.status_code < 300:
         raise _refusal(event.status_code, origin, proxy)
 
 
-def _refusal(status: int, origin: Origin, proxy: Proxy) -> Failure:
+def _refusal(status: int, origin: Origin, proxy: Proxy) -> HttpFailure:
     who = _first_big(proxy.name)
     if status == 407:
-        return Failure(Kind.PROXY, f"{who} wants a name and password, or others than these.")
+        return HttpFailure(
+            HttpKind.PROXY, f"{who} wants a name and password, or others than these."
+        )
     if status in (502, 503, 504):  # it is willing, but could not get through: that may pass
-        return Failure(Kind.NETWORK, f"{who} cannot reach {origin.name}: status {status}.")
-    return Failure(Kind.PROXY, f"{who} refuses connections to {origin.name}: status {status}.")
+        return HttpFailure(HttpKind.NETWORK, f"{who} cannot reach {origin.name}: status {status}.")
+    return HttpFailure(
+        HttpKind.PROXY, f"{who} refuses connections to {origin.name}: status {status}."
+    )
 
 
 def _is_refused(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from crush_trio.models.failures import Failure, Kind
+from crush_trio.http.failures import HttpFailure, HttpKind
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -40,7 +40,7 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
     (``10.0.0.0/8``), each with ``:port`` if only that port is meant.
 
     Raises:
-        Failure: `Kind.PROXY`: the variable does not name an HTTP proxy.
+        HttpFailure: `HttpKind.PROXY`: the variable does not name an HTTP proxy.
     """
     if is_loopback(host):
         return None
@@ -74,13 +74,15 @@ def _read(variable: str, value: str) -> Proxy:
     except ValueError:
         scheme, host, port = "", None, None
     if scheme.startswith("socks"):
-        raise Failure(
-            Kind.PROXY,
+        raise HttpFailure(
+            HttpKind.PROXY,
             f"{variable} names a SOCKS proxy, and only HTTP proxies can be used: set it to "
-            "http://HOST:PORT, or name the provider's host in NO_PROXY.",
+            "http://HOST:PORT, or name the host in NO_PROXY.",
         )
     if scheme not in _DEFAULT_PORTS or not host:
-        raise Failure(Kind.PROXY, f"{variable} is not the address of a proxy: http://HOST:PORT.")
+        raise HttpFailure(
+            HttpKind.PROXY, f"{variable} is not the address of a proxy: http://HOST:PORT."
+        )
     authorization = b""
     if parts.username is not None:
         user = urllib.parse.unquote(parts.username)

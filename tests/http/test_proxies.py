@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from crush_trio.models.failures import Failure, Kind
-from crush_trio.models.network.proxies import is_loopback, proxy_for
+from crush_trio.http.failures import HttpFailure, HttpKind
+from crush_trio.http.proxies import is_loopback, proxy_for
 
 P = "http://proxy.test:3128"
 
@@ -94,16 +94,16 @@ def test_what_only_looks_like_this_machine_is_not(host: str) -> None:
 
 @pytest.mark.parametrize("value", ["socks5://p.test:1080", "SOCKS5H://p.test", "socks4://p"])
 def test_a_socks_proxy_is_refused_with_what_to_do_instead(value: str) -> None:
-    with pytest.raises(Failure, match="ALL_PROXY names a SOCKS proxy") as caught:
+    with pytest.raises(HttpFailure, match="ALL_PROXY names a SOCKS proxy") as caught:
         used({"ALL_PROXY": value})
-    assert caught.value.kind is Kind.PROXY
+    assert caught.value.kind is HttpKind.PROXY
 
 
 @pytest.mark.parametrize("value", ["ftp://p.test", "http://", "http://p:port", "http://[p"])
 def test_what_is_no_proxy_is_refused_and_its_value_not_shown(value: str) -> None:
-    with pytest.raises(Failure, match=r"^HTTPS_PROXY is not the address of a proxy") as caught:
+    with pytest.raises(HttpFailure, match=r"^HTTPS_PROXY is not the address of a proxy") as caught:
         used({"HTTPS_PROXY": value})
-    assert caught.value.kind is Kind.PROXY
+    assert caught.value.kind is HttpKind.PROXY
 
 
 def test_name_and_password_of_a_proxy_are_sent_and_never_shown() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from crush_trio.models.failures import Failure, Kind
+from crush_trio.http.failures import HttpFailure, HttpKind
 
 _REASONS = {
     9: "its certificate is not valid yet; is the clock right?",
@@ -45,7 +45,7 @@ class Certificates:
         behind by who cannot wait: a file may be on a disk that does not answer.
 
         Raises:
-            Failure: `Kind.TLS`: a file that was to be added cannot be.
+            HttpFailure: `HttpKind.TLS`: a file that was to be added cannot be.
         """
         if self._context is None:
             async with self._making:
@@ -61,7 +61,7 @@ class Certificates:
             ("the system's certificates", *(f"{path} ({name})" for name, path in self._added()))
         )
 
-    def failure(self, host: str, error: ssl.SSLError) -> Failure:
+    def failure(self, host: str, error: ssl.SSLError) -> HttpFailure:
         """What a handshake that ended with ``error`` means, in one sentence."""
         if isinstance(error, ssl.SSLCertVerificationError):
             code = error.verify_code
@@ -72,13 +72,13 @@ class Certificates:
                 else ""
             )
             checked = f" (checked with {self.used()})"
-            return Failure(Kind.TLS, f"{host} cannot be trusted: {reason}{checked}{cure}.")
+            return HttpFailure(HttpKind.TLS, f"{host} cannot be trusted: {reason}{checked}{cure}.")
         if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_MESSAGE"):
             said = "it does not speak TLS there; is its address http://, or is the port another?"
         else:
             words = (error.reason or "the handshake broke off").lower().replace("_", " ")
             said = f"{words} (certificates: {self.used()})"
-        return Failure(Kind.TLS, f"No TLS connection to {host}: {said}.".replace("?.", "?"))
+        return HttpFailure(HttpKind.TLS, f"No TLS connection to {host}: {said}.".replace("?.", "?"))
 
     def _added(self) -> list[tuple[str, Path]]:
         named = [
@@ -100,10 +100,10 @@ class Certificates:
                 else:
                     context.load_verify_locations(cafile=path)
             except ssl.SSLError:
-                raise Failure(
-                    Kind.TLS, f"{path} ({name}) holds no certificates in PEM format."
+                raise HttpFailure(
+                    HttpKind.TLS, f"{path} ({name}) holds no certificates in PEM format."
                 ) from None
             except OSError as exc:
                 why = exc.strerror or "it cannot be read"
-                raise Failure(Kind.TLS, f"{path} ({name}) cannot be read: {why}.") from None
+                raise HttpFailure(HttpKind.TLS, f"{path} ({name}) cannot be read: {why}.") from None
         return context

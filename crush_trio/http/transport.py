@@ -14,20 +14,14 @@ import httpx2
 import trio
 
 from crush_trio import limits
-from crush_trio.models.dialects.said import quotable
-from crush_trio.models.failures import Failure, Kind
-from crush_trio.models.network.certificates import Certificates
-from crush_trio.models.network.dialing import Dial, Line, Origin
-from crush_trio.models.network.proxies import Proxy, proxy_for
+from crush_trio.http.certificates import Certificates
+from crush_trio.http.dialing import Dial, Line, Origin
+from crush_trio.http.failures import HttpFailure, HttpKind
+from crush_trio.http.proxies import Proxy, proxy_for
+from crush_trio.http.quoting import quotable
 
 PROGRESS = "crush_trio.progress"
 """The request extension that is told of each `Progress`: a plain function, called at once."""
-
-
-BAD_HEADER = (
-    "A header of the request holds characters that HTTP does not allow: check the provider's "
-    "api_key and extra_headers."
-)
 
 
 class Progress:
@@ -56,18 +50,18 @@ class _Link:
     has_ended: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.MODEL_HEAD_BYTES)
+        self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.HTTP_HEAD_BYTES)
 
     async def begin(self, request: httpx2.Request) -> h11.Response:
         """Send the request; the head of its answer."""
         out = self.http.send(self._head(request)) or b""
         content = request.content
         try:
-            for start in range(0, len(content), limits.MODEL_SEND_BYTES):
+            for start in range(0, len(content), limits.HTTP_SEND_BYTES):
                 if start:
                     await self.line.stream.send_all(out)
                     out = b""
-                piece = content[start : start + limits.MODEL_SEND_BYTES]
+                piece = content[start : start + limits.HTTP_SEND_BYTES]
                 out += self.http.send(h11.Data(data=piece)) or b""
             out += self.http.send(h11.EndOfMessage()) or b""
             await self.line.stream.send_all(out)
@@ -98,13 +92,16 @@ class _Link:
                 if not data:
                     if self.used and not heard:
                         raise _Stale
-                    raise Failure(
-                        Kind.NETWORK, f"{self.origin.name} closed the connection without an answer."
+                    raise HttpFailure(
+                        HttpKind.NETWORK,
+                        f"{self.origin.name} closed the connection without an answer.",
                     )
                 heard = True
                 self.http.receive_data(data)
             elif not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
-                raise Failure(Kind.MALFORMED, f"{self.origin.name} answers with another protocol.")
+                raise HttpFailure(
+                    HttpKind.MALFORMED, f"{self.origin.name} answers with another protocol."
+                )
 
     async def more(self) -> None:
         """Wait for more of the answer."""
@@ -137,22 +134,22 @@ class _Link:
             if self.has_ended:
                 raise broken_off(self.origin) from None
             said = quotable(str(exc))
-            raise Failure(
-                Kind.MALFORMED, f"{self.origin.name} sends what is not HTTP: {said}."
+            raise HttpFailure(
+                HttpKind.MALFORMED, f"{self.origin.name} sends what is not HTTP: {said}."
             ) from None
 
     async def _receive(self) -> bytes:
         try:
-            return bytes(await self.line.stream.receive_some(limits.MODEL_RECEIVE_BYTES))
+            return bytes(await self.line.stream.receive_some(limits.HTTP_RECEIVE_BYTES))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             if self.http.their_state is h11.SEND_BODY:
                 raise broken_off(self.origin) from None
             return b""
 
 
-def broken_off(origin: Origin) -> Failure:
+def broken_off(origin: Origin) -> HttpFailure:
     """The connection ended inside an answer."""
-    return Failure(Kind.TRUNCATED, f"{origin.name} broke off in the middle of its answer.")
+    return HttpFailure(HttpKind.TRUNCATED, f"{origin.name} broke off in the middle of its answer.")
 
 
 def tell(request: httpx2.Request, progress: str) -> None:
@@ -189,7 +186,7 @@ class _Body(httpx2.AsyncByteStream):
 
 @attrs.define(eq=False)
 class Transport(httpx2.AsyncBaseTransport):
-    """Connections to any number of providers.
+    """Connections to any number of servers.
 
     A connection is kept for the next request to the same place only if its answer was read to the
     end; a failed, cancelled or abandoned one is closed at once, in one synchronous step.
@@ -204,7 +201,7 @@ class Transport(httpx2.AsyncBaseTransport):
     _is_closed: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._room = trio.Semaphore(limits.MODEL_CONNECTIONS)
+        self._room = trio.Semaphore(limits.HTTP_CONNECTIONS)
 
     @property
     def open_connections(self) -> tuple[int, int]:
@@ -215,7 +212,7 @@ class Transport(httpx2.AsyncBaseTransport):
         """One exchange, up to the head of the answer.
 
         Raises:
-            Failure: It could not be had; the sentence names the host.
+            HttpFailure: It could not be had; the sentence names the host.
         """
         url = request.url
         port = url.port or (443 if url.scheme == "https" else 80)
@@ -248,7 +245,10 @@ class Transport(httpx2.AsyncBaseTransport):
                 self._close(link)  # it ended while nobody used it: that is no failure
             except h11.LocalProtocolError:  # its text may hold the key
                 self._close(link)
-                raise Failure(Kind.AUTH, BAD_HEADER) from None
+                raise HttpFailure(
+                    HttpKind.HEADER,
+                    "A header of the request holds characters that HTTP does not allow.",
+                ) from None
             except BaseException:
                 self._close(link)
                 raise
@@ -273,9 +273,9 @@ class Transport(httpx2.AsyncBaseTransport):
             return
         self._busy.discard(link)
         self._room.release()
-        link.expires = trio.current_time() + limits.MODEL_KEEP_S
+        link.expires = trio.current_time() + limits.HTTP_KEEP_S
         self._idle.append(link)
-        while len(self._idle) > limits.MODEL_KEPT_CONNECTIONS:
+        while len(self._idle) > limits.HTTP_KEPT_CONNECTIONS:
             self._idle.popleft().line.close()
 
     def drop(self, link: _Link) -> None:

@@ -1,0 +1,1 @@
+"""HTTP connections of our own: dialled, secured, kept and closed in one place."""
