@@ -35,8 +35,10 @@ _CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine())
 _CLONE_PARENT = 0x8000
 _REQUEST_BYTES = 1 << 17
 """A longer request (arguments and environment) is left to an exec."""
-_READ_AT_START = ("PYTHON", "LANG", "LC_", "LD_")
+_READ_AT_START = ("PYTHON", "LANG", "LC_")
 """Beginnings of variables that act before a program's first line."""
+_LINKER = "LD_"
+"""… and of those that change what is loaded, which is left to an exec."""
 
 _parents: dict[str, tuple[int, socket.socket, subprocess.Popen[bytes]]] = {}
 """By those variables: who asked for it first, the way to it, and the process that forks."""
@@ -109,6 +111,8 @@ def _fork(asked: dict[str, Any]) -> int | None:
     if words[:3] != _COMMAND or not plain:
         return None
     env = {os.fsdecode(k): os.fsdecode(v) for k, v in (asked["env"] or os.environ).items()}
+    if any(name.startswith(_LINKER) for name in env):
+        return None
     cwd = os.getcwd() if asked["cwd"] is None else os.fsdecode(asked["cwd"])
     request = json.dumps([words[3:], env, cwd, bool(asked["start_new_session"])]).encode()
     if len(request) > _REQUEST_BYTES:
