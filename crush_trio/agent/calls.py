@@ -27,15 +27,22 @@ def prepare(part: ToolCallPart, tools: Mapping[str, Tool]) -> tuple[Tool, ToolCa
     arguments = parse_arguments(part.input)
     if arguments is None or not part.finished:  # what broke off in the middle is not run
         return ToolResult(BAD_ARGUMENTS, is_error=True)
+    call = checked(tool, part.id, arguments)
+    return call if isinstance(call, ToolResult) else (tool, call)
+
+
+def checked(tool: Tool, call_id: str, arguments: Mapping[str, Any]) -> ToolCall | ToolResult:
+    """The call with these arguments, or an error result: a required one is missing, or wrong."""
+    name = tool.spec.name
     missing = [key for key in tool.spec.parameters.get("required", ()) if key not in arguments]
     if missing:
         return ToolResult(
-            f"Missing required parameter: {', '.join(missing)} (tool {part.name})", is_error=True
+            f"Missing required parameter: {', '.join(missing)} (tool {name})", is_error=True
         )
     wrong = _wrong_types(arguments, tool.spec.parameters.get("properties", {}))
     if wrong:
-        return ToolResult(f"Wrong parameter type: {wrong} (tool {part.name})", is_error=True)
-    return tool, ToolCall(part.id, part.name, arguments)
+        return ToolResult(f"Wrong parameter type: {wrong} (tool {name})", is_error=True)
+    return ToolCall(call_id, name, arguments)
 
 
 def cut_off(asked: Sequence[ToolCallPart]) -> ToolCallPart | None:

@@ -8,6 +8,10 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
+from crush_trio.agent.hook_ports import HookDecision as HookDecision
+from crush_trio.agent.hook_ports import HookPlace as HookPlace
+from crush_trio.agent.hook_ports import Hooks as Hooks
+from crush_trio.agent.hook_ports import HookSays as HookSays
 from crush_trio.agent.job_ports import Job as Job  # part of the port
 from crush_trio.agent.job_ports import JobHost as JobHost
 from crush_trio.agent.process_ports import ProcessHost as ProcessHost
@@ -46,8 +50,8 @@ class ModelRequest:
 
     ``step`` counts from 1 within the run. With ``summary`` the model is asked for a summary of the
     messages, by the last of them; such requests are counted by themselves. With ``title`` it is
-    asked to name the session. ``max_output_tokens`` is an upper bound: a smaller limit that the
-    model was chosen with stays.
+    asked to name the session. ``sub_agent`` says that the run is one's. ``max_output_tokens`` is an
+    upper bound: a smaller limit that the model was chosen with stays.
     """
 
     system: str
@@ -60,6 +64,7 @@ class ModelRequest:
     max_output_tokens: int | None = None
     summary: bool = False
     title: bool = False
+    sub_agent: bool = False
 
 
 @attrs.frozen
@@ -214,6 +219,15 @@ class Titler(Protocol):
         ...
 
 
+@runtime_checkable
+class HasSmaller(Protocol):
+    """A model beside which a smaller one may be configured, for light work."""
+
+    def smaller(self) -> Model | None:
+        """That model; ``None`` if there is no other."""
+        ...
+
+
 # --- tools --------------------------------------------------------------------------------
 
 
@@ -262,7 +276,8 @@ class PermissionAsk:
     """What a tool wants to do (CW 7.2, 13.5).
 
     ``target`` is what patterns match: the command for bash, the absolute path for files.
-    ``inside`` says whether a path target lies inside the workspace.
+    ``inside`` says whether a path target lies inside the workspace. ``allowed_by_hook`` is set on
+    the way, never by a tool: a hook of the user's has allowed this very call (R67).
     """
 
     tool_name: str
@@ -272,6 +287,7 @@ class PermissionAsk:
     params: Any
     target: str
     inside: bool = True
+    allowed_by_hook: bool = False
 
 
 @attrs.frozen
@@ -286,10 +302,18 @@ class Decision:
     stop_turn: bool = False
 
 
+@attrs.frozen
+class NoAnswer:
+    """Why questions have no answers, in a sentence for the model; ``stop_turn`` as a denial's."""
+
+    reason: str
+    stop_turn: bool = True
+
+
 AskQuestions: TypeAlias = Callable[
-    [tuple[Question, ...], tuple[str, str]], Awaitable[tuple[QuestionResponse, ...] | None]
+    [tuple[Question, ...], tuple[str, str]], Awaitable[tuple[QuestionResponse, ...] | NoAnswer]
 ]
-"""Asks a person questions with a confirm title and text; ``None`` if they were not answered."""
+"""Asks a person questions with a confirm title and text."""
 
 
 @attrs.frozen(eq=False)

@@ -11,14 +11,16 @@ from typing import Protocol
 import attrs
 
 from crush_trio import limits
-from crush_trio.agent import calls, endings, sizes, transcript
+from crush_trio.agent import calling, calls, endings, sizes, transcript
 from crush_trio.agent.asking import Asking, AskingJournal
 from crush_trio.agent.budget import Budget, Progress
 from crush_trio.agent.compaction import Fullness
 from crush_trio.agent.compactor import Compactor
 from crush_trio.agent.endings import TurnEnd as TurnEnd  # part of this module's words
+from crush_trio.agent.hooks import NoHooks
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import (
+    Hooks,
     Model,
     ModelError,
     ModelRequest,
@@ -28,7 +30,6 @@ from crush_trio.agent.ports import (
     ToolResult,
 )
 from crush_trio.agent.summary import Covers, SummaryInput, covers_nothing
-from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.protocol.messages import FinishPart, Message, ToolCallPart
 from crush_trio.protocol.runs import Limits, Outcome
@@ -109,8 +110,10 @@ class TurnInput:
     fullness: Fullness = attrs.field(factory=Fullness)
     leaves_out: tuple[RunId, ...] = ()
     covers: Covers = covers_nothing
+    hooks: Hooks = attrs.field(factory=NoHooks)
     taken: frozenset[str] = frozenset()
     """Ids of the session's tool calls, those behind a summary too: no call gets one again."""
+    sub_agent: bool = False
 
 
 @attrs.define(eq=False)
@@ -296,6 +299,7 @@ class Turn:
             run_id=given.run_id,
             step=self.progress.steps - self._compactor.requests,
             workspace_path=given.workspace_path,
+            sub_agent=given.sub_agent,
             max_output_tokens=self._budget.output_tokens_left(
                 self.progress, self._compactor.answer_room()
             ),
@@ -346,21 +350,14 @@ class Turn:
         return stop
 
     async def _run_one(self, call: ToolCallPart, tools: Mapping[str, Tool]) -> ToolResult:
-        prepared = calls.prepare(call, tools)
-        if isinstance(prepared, ToolResult):
-            return prepared
-        tool, checked = prepared
-        self.progress = attrs.evolve(
-            self.progress,
-            waiting_on=f"tool:{call.name}",
-            started_calls=self.progress.started_calls | {call.id},
-        )
-        try:
-            return await tool.run(checked, self.given.context(call.id))
-        except StoreError:  # nothing the model could act on: the run ends
-            raise
-        except Exception as exc:  # a tool's bug or a broken machine: the model may try another way
-            return ToolResult(f"{call.name} failed: {type(exc).__name__}: {exc}", is_error=True)
+        self._wait_on(f"tool:{call.name}")
+
+        def begin() -> None:
+            started = self.progress.started_calls | {call.id}
+            self.progress = attrs.evolve(self.progress, started_calls=started)
+
+        context = self.given.context(call.id)
+        return await calling.carry_out(call, tools, context, self.given.hooks, begin)
 
     def _note_result(self, call: ToolCallPart, result: ToolResult, waiting_on: str) -> None:
         self.progress = attrs.evolve(

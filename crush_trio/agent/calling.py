@@ -1,0 +1,100 @@
+"""One tool call from what the model asked for to its result, with the hooks around it (CW 7.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from crush_trio.agent import calls
+from crush_trio.agent.hooks import Said, refused, together, told
+from crush_trio.agent.ports import (
+    Decision,
+    Hooks,
+    PermissionAsk,
+    Tool,
+    ToolCall,
+    ToolContext,
+    ToolResult,
+)
+from crush_trio.protocol.errors import StoreError
+from crush_trio.protocol.messages import ToolCallPart
+
+
+async def carry_out(
+    part: ToolCallPart,
+    tools: Mapping[str, Tool],
+    context: ToolContext,
+    hooks: Hooks,
+    begin: Callable[[], None],
+) -> ToolResult:
+    """Make one call, unless its arguments or a hook are against it.
+
+    Args:
+        begin: Called when the tool itself is about to begin: from then on it may have done
+            something. Hooks before it do not count, they are not the model's doing.
+
+    Raises:
+        StoreError: Nothing the model could act on: the run ends.
+    """
+    prepared = calls.prepare(part, tools)
+    if isinstance(prepared, ToolResult):
+        return prepared
+    tool, call = prepared
+    try:
+        before = together(await hooks.before_tool(call.name, call.arguments))
+        result = refused(before)
+        if result is not None:
+            return result
+        checked = _rewritten(tool, call, before)
+        if isinstance(checked, ToolResult):
+            return told(checked, before, Said())
+        begin()
+        result = await _run(tool, checked, _allowing(context) if _allows(before) else context)
+        if result.denied:  # nothing was done
+            return told(result, before, Said())
+        after = await hooks.after_tool(
+            checked.name, checked.arguments, result.content, is_error=result.is_error
+        )
+        return told(result, before, together(after))
+    except StoreError:
+        raise
+    except Exception as exc:  # our own bug around the tool; what it did is not known to the model
+        return _failed(call, exc)
+
+
+async def _run(tool: Tool, call: ToolCall, context: ToolContext) -> ToolResult:
+    try:
+        return await tool.run(call, context)
+    except StoreError:
+        raise
+    except Exception as exc:  # a tool's bug or a broken machine: the model may try another way
+        return _failed(call, exc)
+
+
+def _failed(call: ToolCall, exc: Exception) -> ToolResult:
+    return ToolResult(f"{call.name} failed: {type(exc).__name__}: {exc}", is_error=True)
+
+
+def _rewritten(tool: Tool, call: ToolCall, before: Said) -> ToolCall | ToolResult:
+    """The call with the arguments that hooks have changed, checked like those of the model."""
+    if before.updated_input is None:
+        return call
+    checked = calls.checked(tool, call.id, {**call.arguments, **before.updated_input})
+    if isinstance(checked, ToolResult):
+        sentence = f"A hook changed the arguments: {checked.content}"
+        return attrs.evolve(checked, content=sentence)
+    return checked
+
+
+def _allows(before: Said) -> bool:
+    return before.decision == "allow"
+
+
+def _allowing(context: ToolContext) -> ToolContext:
+    """The context of a call that a hook has allowed (R67): this one, and no other."""
+
+    async def ask(wanted: PermissionAsk) -> Decision:
+        return await context.ask(attrs.evolve(wanted, allowed_by_hook=True))
+
+    return attrs.evolve(context, ask=ask)
