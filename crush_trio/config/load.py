@@ -123,7 +123,17 @@ class Config:
     @property
     def allowed_tools(self) -> tuple[str, ...]:
         """Permission patterns that are allowed without asking."""
-        return _distinct(self.data.get("permissions", {}).get("allowed_tools", ()))
+        return _distinct(self.permissions.get("allowed_tools", ()))
+
+    @property
+    def denied_tools(self) -> tuple[str, ...]:
+        """Permission patterns that are forbidden, whatever allows them."""
+        return _distinct(self.permissions.get("denied_tools", ()))
+
+    @property
+    def permissions(self) -> dict[str, Any]:
+        """The table ``permissions``."""
+        return dict(self.data.get("permissions", {}))
 
     @property
     def env_allow(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from crush_trio import limits
 from crush_trio.config.shapes import (
     Anything,
     Flag,
@@ -247,7 +248,20 @@ CONFIG = Table(
         "options": OPTIONS,
         "permissions": Table(
             "What tools may do without being asked.",
-            {"allowed_tools": ListOf("`tool` or `tool:action`.", Text("A pattern."))},
+            {
+                "allowed_tools": ListOf("Allowed without asking.", Text("A pattern.")),
+                "denied_tools": ListOf("Never allowed.", Text("A pattern.")),
+                "on_deny": Text(
+                    "What a person's denial does: stop the turn, or let the model continue.",
+                    choices=("stop", "continue"),
+                ),
+                "deadline_s": Number(
+                    "How long a request waits for a person; then it is denied.",
+                    whole=False,
+                    minimum=limits.ASK_DEADLINE_MIN_S,
+                    maximum=limits.ASK_DEADLINE_MAX_S,
+                ),
+            },
         ),
         "tools": Table(
             "Settings of single tools.",

@@ -68,6 +68,21 @@ class WorkspaceSetup(Protocol):
         ...
 
     @property
+    def deny_tools(self) -> tuple[str, ...]:
+        """Permission patterns that it forbids always."""
+        ...
+
+    @property
+    def deny_stops(self) -> bool:
+        """Whether a person's denial ends the turn (R70), or the model goes on without the call."""
+        ...
+
+    @property
+    def ask_deadline_s(self) -> float:
+        """How long a request to a person waits; then it is denied, or cancelled."""
+        ...
+
+    @property
     def auto_summarize(self) -> bool:
         """Whether a conversation that gets too long is summarised by itself (R63)."""
         ...

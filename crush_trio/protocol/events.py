@@ -67,7 +67,11 @@ class Retry:
 
 @attrs.frozen
 class PermissionRequest:
-    """A tool call that waits for a decision (CW 13.5)."""
+    """A tool call that waits for a decision (CW 13.5).
+
+    ``covers`` (an addition, as ``digest``) says in words what "allow for this session" would
+    allow besides this call. ``digest`` is `protocol.digests.request_digest` of all the rest.
+    """
 
     id: str
     session_id: str
@@ -77,15 +81,23 @@ class PermissionRequest:
     action: str
     params: Any
     path: str
+    covers: str = ""
+    digest: str = ""
 
 
 @attrs.frozen
 class PermissionNotification:
-    """How a permission request ended: exactly one flag is set, exactly once (CW 6.1, R69)."""
+    """How a permission request ended: exactly one flag is set, exactly once (CW 6.1, R69).
+
+    ``request_id``, ``ending`` (a word of `Resolution`) and ``decided_by`` are additions to CW.
+    """
 
     tool_call_id: str
     granted: bool = False
     denied: bool = False
+    request_id: str = ""
+    ending: str = ""
+    decided_by: str = ""
 
 
 @attrs.frozen

@@ -44,9 +44,14 @@ class QuestionRequest:
 
 @attrs.frozen
 class QuestionNotification:
-    """A batch has been answered, cancelled or withdrawn."""
+    """A batch has been answered, cancelled or withdrawn.
+
+    ``ending`` (a word of `Resolution`) and ``decided_by`` are additions to CW.
+    """
 
     batch_id: str
+    ending: str = ""
+    decided_by: str = ""
 
 
 @attrs.frozen

@@ -225,18 +225,22 @@ class PermissionEcho:
     action: str | None = None
     params: Any = None
     path: str | None = None
+    covers: str | None = None
+    digest: str | None = None
 
 
 @attrs.frozen
 class PermissionGrant:
     """``POST …/permissions/grant``: ``action`` is one of `GRANT_ACTIONS`.
 
-    ``message`` goes to the model with a denial.
+    ``message`` goes to the model with a denial. ``digest`` is that of the request as it was shown;
+    it may stand in ``permission`` as well.
     """
 
     permission: PermissionEcho = PermissionEcho()
     action: str = ""
     message: str = ""
+    digest: str | None = None
 
 
 @attrs.frozen

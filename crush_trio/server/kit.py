@@ -28,6 +28,7 @@ from crush_trio.config.load import Config, fingerprint, load_config
 from crush_trio.config.paths import other_extra_config
 from crush_trio.config.public import public
 from crush_trio.host.kit import Chosen, Listed, OnLive
+from crush_trio.limits import ASK_DEADLINE_S
 from crush_trio.models import registry
 from crush_trio.models.catalogue.refresh import CATALOGUE_URL
 from crush_trio.models.record import RecordingModel, check_record_file
@@ -64,6 +65,21 @@ class Setup:
     def allow_tools(self) -> tuple[str, ...]:
         """See `host.kit.WorkspaceSetup`."""
         return self.config.allowed_tools
+
+    @property
+    def deny_tools(self) -> tuple[str, ...]:
+        """See `host.kit.WorkspaceSetup`."""
+        return self.config.denied_tools
+
+    @property
+    def deny_stops(self) -> bool:
+        """See `host.kit.WorkspaceSetup`."""
+        return self.config.permissions.get("on_deny") != "continue"
+
+    @property
+    def ask_deadline_s(self) -> float:
+        """See `host.kit.WorkspaceSetup`."""
+        return float(self.config.permissions.get("deadline_s", ASK_DEADLINE_S))
 
     @property
     def auto_summarize(self) -> bool:
@@ -112,6 +128,7 @@ class ServerKit:
         if known is not None and known[0] == now:
             return known[1]
         config = load_config(workspace, environ=os.environ, data_dir=self.data_dir)
+        _check_rules(config)
         setup = Setup(config, builtin_tools(config.data), self.data_dir)
         self._setups[workspace] = (now, setup)
         for notice in setup.notices:  # here, so that each is named once until a file changes
@@ -272,6 +289,21 @@ class ServerKit:
     ) -> Decision | None:
         """See `host.kit.Kit`."""
         return decide(ask, mode, allow, deny, workspace=workspace)
+
+
+def _check_rules(config: Config) -> None:
+    """A rule that cannot be read forbids nothing and allows nothing: nobody is to rely on it."""
+    for key, patterns in (
+        ("allowed_tools", config.allowed_tools),
+        ("denied_tools", config.denied_tools),
+    ):
+        for pattern in patterns:
+            try:
+                parse_pattern(pattern)
+            except ValueError as exc:
+                sources = [str(s.path) for s in config.sources if "permissions" in s.keys]
+                where = " or ".join(sources) or "configuration"
+                raise ConfigError(f"{where}: $.permissions.{key}: {exc}.") from exc
 
 
 async def _built_in(name: str, *, allow_script: bool) -> Chosen:

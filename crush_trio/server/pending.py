@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from crush_trio import limits
 from crush_trio.protocol.events import PermissionRequest
 from crush_trio.protocol.questions import QuestionRequest
 from crush_trio.protocol.requests import PendingPermission, PendingQuestion
@@ -33,4 +32,4 @@ def pending_questions(rows: Iterable[AskRow]) -> tuple[PendingQuestion, ...]:
 def _times(row: AskRow) -> tuple[float, float]:
     """How long it has waited and how much longer it will, in seconds, for display."""
     age_s = max(0.0, time.time_ns() / 1e9 - row.created_at_ms / 1000)
-    return round(age_s, 3), round(max(0.0, limits.ASK_DEADLINE_S - age_s), 3)
+    return round(age_s, 3), round(max(0.0, row.deadline_s - age_s), 3)

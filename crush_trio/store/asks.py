@@ -7,6 +7,7 @@ from typing import Final, Protocol, TypeAlias
 
 import attrs
 
+from crush_trio import limits
 from crush_trio.protocol.events import PermissionRequest
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
 from crush_trio.protocol.questions import QuestionRequest
@@ -38,21 +39,29 @@ class AskRow:
     ending: str | None = None
     decided_by: str = ""
     decided_at_ms: int | None = None
+    deadline_s: float = limits.ASK_DEADLINE_S
 
 
 @attrs.frozen
 class Grant:
-    """What "allow for this session" allows: this action of this tool on this path (R68)."""
+    """What "allow for this session" allows: this action of this tool on this path (R68).
+
+    ``scope`` narrows it, see `host.asks.grants`: to one command, one host, one call; empty for
+    files, where the path is enough. Who gave it, and when, is no part of what it is.
+    """
 
     tool_name: str
     action: str
     path: str
+    scope: str = ""
+    by: str = attrs.field(default="", eq=False)
+    at_ms: int = attrs.field(default=0, eq=False)
 
 
 def without_details(request: AskRequest) -> AskRequest:
     """What is kept of a request that has ended."""
     if isinstance(request, PermissionRequest):
-        return attrs.evolve(request, description="", params=None)
+        return attrs.evolve(request, description="", params=None, covers="")
     return attrs.evolve(request, questions=())
 
 
@@ -77,6 +86,10 @@ class AskWrites(Protocol):
 
     def add_grant(self, session_id: SessionId, grant: Grant) -> None:
         """Remember what a session may do without asking again; it goes with the session."""
+        ...
+
+    def remove_grant(self, session_id: SessionId, grant: Grant) -> None:
+        """Forget that; what is not there is fine."""
         ...
 
 

@@ -241,7 +241,13 @@ class MemoryTransaction:
     def add_grant(self, session_id: SessionId, grant: Grant) -> None:
         """See `crush_trio.store.asks.AskWrites.add_grant`."""
         self._need_session(session_id)
-        self._tables.grants.put((session_id, grant), None)
+        if (session_id, grant) not in self._tables.grants.rows:  # who gave it first stays named
+            self._tables.grants.put((session_id, grant), None)
+
+    def remove_grant(self, session_id: SessionId, grant: Grant) -> None:
+        """See `crush_trio.store.asks.AskWrites.remove_grant`."""
+        if (session_id, grant) in self._tables.grants.rows:
+            self._tables.grants.remove((session_id, grant))
 
     def _remove_rows(self, session_id: SessionId) -> None:
         tables = self._tables

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crush_trio import limits
-from crush_trio.agent.ports import ToolCall, ToolContext, ToolResult, ToolSpec
+from crush_trio.agent.ports import NoAnswer, ToolCall, ToolContext, ToolResult, ToolSpec
 from crush_trio.protocol.ids import new_id
 from crush_trio.protocol.questions import (
     QUESTION_NOTE,
@@ -18,7 +18,6 @@ from crush_trio.protocol.questions import (
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered
 
-CANCELLED = "User cancelled this question"
 _CONFIRM = ("Ready to go?", "Review your answers above and confirm.")
 _CHOOSING = ("single_choice", "multi_choice")
 
@@ -81,8 +80,8 @@ class QuestionTool:
         if context.questions is None:
             raise ToolProblem("Nobody is there to answer; decide yourself and say what you assumed")
         responses = await context.questions(questions, (confirm[0], confirm[1]))
-        if responses is None:
-            return ToolResult(CANCELLED, is_error=True, stop_turn=True)
+        if isinstance(responses, NoAnswer):
+            return ToolResult(responses.reason, is_error=True, stop_turn=responses.stop_turn)
         return ToolResult(answers_text(questions, responses))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import trio
 
+from crush_trio import limits
 from crush_trio.agent.ports import (
     Decision,
     Emit,
@@ -303,6 +304,9 @@ class FakeKit:
     job_close_s: float = 0.0
     context_paths: tuple[str, ...] = ()
     allow_tools: tuple[str, ...] = ()
+    deny_tools: tuple[str, ...] = ()
+    deny_stops: bool = True
+    ask_deadline_s: float = limits.ASK_DEADLINE_S
     auto_summarize: bool = True
     tool_config: Mapping[str, Any] = attrs.field(factory=dict)
 

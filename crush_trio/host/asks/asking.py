@@ -8,18 +8,18 @@ from contextlib import suppress
 import attrs
 import trio
 
-from crush_trio import limits
 from crush_trio.dispatch.run import Run
 from crush_trio.host import commits
 from crush_trio.host.asks.endings import SERVER, WITHDRAWN, end_ask
 from crush_trio.protocol.errors import StoreError
-from crush_trio.protocol.events import PermissionRequest
 from crush_trio.protocol.ids import WorkspaceId
 from crush_trio.protocol.questions import QuestionResponse
 from crush_trio.protocol.requests import Resolution
 from crush_trio.store.contract import AskRow, Grant, Store, Ticket, Transaction
 
 logger = logging.getLogger(__name__)
+_EVENTS = {"permission": "permission_request", "question": "question_batch_request"}
+"""The event that shows a request, by the kind of its row."""
 
 
 @attrs.frozen
@@ -37,10 +37,15 @@ class Verdict:
 
 @attrs.define(eq=False)
 class Pending:
-    """One request while it waits. ``verdict`` is set once, with the commit that records it."""
+    """One request while it waits. ``verdict`` is set once, with the commit that records it.
+
+    ``grant`` is what an answer for the whole session would allow, ``tool`` what waits.
+    """
 
     row: AskRow
     run: Run
+    tool: str
+    grant: Grant | None = None
     verdict: Verdict | None = attrs.field(default=None, init=False)
     recorded: Ticket[bool] | None = attrs.field(default=None, init=False)
     decided: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -56,7 +61,6 @@ class Waiting:
 
     store: Store
     workspace_id: WorkspaceId
-    deadline_s: float = limits.ASK_DEADLINE_S
     _pending: dict[str, Pending] = attrs.field(factory=dict, init=False)
 
     def find(self, ask_id: str, kind: str) -> Pending | None:
@@ -72,30 +76,32 @@ class Waiting:
             if each.row.kind == kind and each.verdict is None and each.run.mark is None
         )
 
-    async def ask(self, row: AskRow, run: Run, kind: str, emitted: str) -> Verdict:
+    async def ask(self, row: AskRow, run: Run, tool: str, grant: Grant | None = None) -> Verdict:
         """Ask, and wait for the decision; it is durable when this returns.
 
         Args:
-            row: The request.
+            row: The request; its kind is what the run record says it waits on, and it expires
+                after its own ``deadline_s``.
             run: The run that waits; once it is marked no answer counts.
-            kind: What the run record says it waits on.
-            emitted: The kind of the event that shows the request.
+            tool: The tool whose call waits.
+            grant: What "allow for this session" would allow.
 
         Raises:
             StoreError: The request or the decision could not be made durable; nothing may start.
         """
-        pending = Pending(row, run)
+        pending = Pending(row, run, tool, grant)
 
         def opened(tx: Transaction) -> None:
             tx.put_ask(attrs.evolve(row, created_at_ms=tx.now_ms))
-            commits.wait_on(tx, row.run_id, kind)
-            tx.emit(emitted, "created", row.request, session_id=row.session_id, run_id=row.run_id)
+            commits.wait_on(tx, row.run_id, row.kind)
+            shown = _EVENTS[row.kind]
+            tx.emit(shown, "created", row.request, session_id=row.session_id, run_id=row.run_id)
 
         ticket = self.store.commit_nowait(self.workspace_id, opened)
         self._pending[row.id] = pending
         try:
             await ticket.wait()
-            with trio.move_on_after(self.deadline_s):
+            with trio.move_on_after(row.deadline_s):
                 await pending.decided.wait()
             verdict = pending.verdict
             if verdict is None:
@@ -127,14 +133,10 @@ class Waiting:
         def commit(tx: Transaction) -> bool:
             if not end_ask(tx, row.id, verdict.ending, verdict.by):
                 return False
-            request = row.request
-            if isinstance(request, PermissionRequest):
-                if verdict.ending == "allowed_session":
-                    grant = Grant(request.tool_name, request.action, request.path)
-                    tx.add_grant(row.session_id, grant)
-                commits.wait_on(tx, row.run_id, f"tool:{request.tool_name}")
-            else:
-                commits.wait_on(tx, row.run_id, "tool:question")
+            if verdict.ending == "allowed_session" and pending.grant is not None:
+                given = attrs.evolve(pending.grant, by=verdict.by, at_ms=tx.now_ms)
+                tx.add_grant(row.session_id, given)
+            commits.wait_on(tx, row.run_id, f"tool:{pending.tool}")
             return True
 
         self._set(pending, verdict, self.store.commit_nowait(self.workspace_id, commit))

@@ -34,7 +34,9 @@ def end_ask(tx: Transaction, ask_id: str, ending: str, by: str) -> bool:
     )
     if isinstance(row.request, PermissionRequest):
         granted = ending in ALLOWED
-        told = PermissionNotification(row.request.tool_call_id, granted, not granted)
+        told = PermissionNotification(
+            row.request.tool_call_id, granted, not granted, row.id, ending, by
+        )
         tx.emit(
             "permission_notification",
             "created",
@@ -46,7 +48,7 @@ def end_ask(tx: Transaction, ask_id: str, ending: str, by: str) -> bool:
         tx.emit(
             "question_batch_notification",
             "created",
-            QuestionNotification(row.id),
+            QuestionNotification(row.id, ending, by),
             session_id=row.session_id,
             run_id=row.run_id,
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from crush_trio.agent.ports import NoAnswer
 from crush_trio.dispatch.run import Run
 from crush_trio.host.asks.asking import Pending, Verdict, Waiting
+from crush_trio.host.asks.permissions import AskRules, spoken
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import new_id
 from crush_trio.protocol.questions import (
@@ -18,6 +20,8 @@ from crush_trio.protocol.requests import Resolution
 from crush_trio.protocol.runs import RunRecord
 from crush_trio.store.contract import AskRow
 
+CANCELLED = "User cancelled this question"
+
 
 async def ask_questions(
     waiting: Waiting,
@@ -26,16 +30,30 @@ async def ask_questions(
     call_id: str,
     questions: tuple[Question, ...],
     confirm: tuple[str, str],
-) -> tuple[QuestionResponse, ...] | None:
-    """The answers, or ``None`` if they were cancelled or nobody answered in time.
+    rules: AskRules,
+) -> tuple[QuestionResponse, ...] | NoAnswer:
+    """The answers, or why there are none: a person cancelled them, or nobody answered in time.
 
     Raises:
         StoreError: The questions or the answers are not durable.
     """
     batch = QuestionRequest(new_id(), record.session_id, call_id, questions, *confirm)
-    row = AskRow(batch.id, "question", record.workspace_id, record.session_id, record.id, batch)
-    verdict = await waiting.ask(row, run, "question", "question_batch_request")
-    return verdict.responses if verdict.ending == "answered" else None
+    row = AskRow(
+        batch.id,
+        "question",
+        record.workspace_id,
+        record.session_id,
+        record.id,
+        batch,
+        deadline_s=rules.deadline_s,
+    )
+    verdict = await waiting.ask(row, run, "question")
+    if verdict.ending == "answered":
+        return verdict.responses
+    if verdict.ending == "expired":
+        unanswered = f"Nobody answered within {spoken(row.deadline_s)}"
+        return NoAnswer(unanswered, stop_turn=rules.deny_stops)
+    return NoAnswer(CANCELLED)
 
 
 async def answer_questions(waiting: Waiting, answer: QuestionAnswer, by: str) -> Resolution:

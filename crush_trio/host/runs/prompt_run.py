@@ -15,6 +15,7 @@ from crush_trio.agent.compaction import Fullness
 from crush_trio.agent.ports import (
     Decision,
     Model,
+    NoAnswer,
     PermissionAsk,
     ProcessHost,
     Tool,
@@ -22,7 +23,7 @@ from crush_trio.agent.ports import (
 )
 from crush_trio.agent.turn import Turn, TurnEnd, TurnInput
 from crush_trio.host import commits
-from crush_trio.host.asks.permissions import ask_person
+from crush_trio.host.asks.permissions import AskRules, ask_person
 from crush_trio.host.asks.questions import ask_questions
 from crush_trio.host.kit import WorkspaceSetup
 from crush_trio.host.runs.desk import Desk, now_s
@@ -166,7 +167,9 @@ class PromptRun:
             env=setup.environment(),
             config=setup.tool_config,
             jobs=self.desk.jobs,
-            questions=partial(self._ask_questions, call_id) if self._asks() else None,
+            questions=(
+                partial(self._ask_questions, call_id, _rules(setup)) if self._asks() else None
+            ),
         )
 
     def _mode(self) -> str:
@@ -182,20 +185,30 @@ class PromptRun:
     async def _ask(self, call_id: str, ask: PermissionAsk, setup: WorkspaceSetup) -> Decision:
         home, request = self.desk.home, self.desk.row.request
         allow = (*setup.allow_tools, *request.allow_tools)
-        decision = home.kit.decide(ask, self._mode(), allow, request.deny_tools, home.path)
+        deny = (*setup.deny_tools, *request.deny_tools)
+        decision = home.kit.decide(ask, self._mode(), allow, deny, home.path)
         if decision is None:
             self.unallowed.add(call_id)
             record = self.desk.row.record
-            decision = await ask_person(home.waiting, self.desk.open_run.run, record, call_id, ask)
+            run, rules = self.desk.open_run.run, _rules(setup)
+            decision = await ask_person(home.waiting, run, record, call_id, ask, rules)
             self.unallowed.discard(call_id)
         return decision
 
     async def _ask_questions(
-        self, call_id: str, questions: tuple[Question, ...], confirm: tuple[str, str]
-    ) -> tuple[QuestionResponse, ...] | None:
+        self,
+        call_id: str,
+        rules: AskRules,
+        questions: tuple[Question, ...],
+        confirm: tuple[str, str],
+    ) -> tuple[QuestionResponse, ...] | NoAnswer:
         self.unallowed.add(call_id)
         waiting, run, record = self.desk.home.waiting, self.desk.open_run.run, self.desk.row.record
-        return await ask_questions(waiting, run, record, call_id, questions, confirm)
+        return await ask_questions(waiting, run, record, call_id, questions, confirm, rules)
+
+
+def _rules(setup: WorkspaceSetup) -> AskRules:
+    return AskRules(setup.ask_deadline_s, setup.deny_stops)
 
 
 def account(tx: Transaction, session: Session, usage: Usage, cost: float) -> None:

@@ -12,14 +12,21 @@ from crush_trio.store.sqlite.rows import Row
 
 _ASK = (
     "id, kind, workspace_id, session_id, run_id, data, created_at_ms, ending, decided_by,"
-    " decided_at_ms"
+    " decided_at_ms, deadline_s"
 )
 PUT = (
-    f"INSERT INTO asks ({_ASK}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
+    f"INSERT INTO asks ({_ASK}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
     " SET data = excluded.data, ending = excluded.ending, decided_by = excluded.decided_by,"
     " decided_at_ms = excluded.decided_at_ms"
 )
-ADD_GRANT = "INSERT OR IGNORE INTO grants (session_id, tool_name, action, path) VALUES (?, ?, ?, ?)"
+ADD_GRANT = (
+    "INSERT OR IGNORE INTO grants (session_id, tool_name, action, path, scope, granted_by,"
+    " granted_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+REMOVE_GRANT = (
+    "DELETE FROM grants WHERE session_id = ? AND tool_name = ? AND action = ? AND path = ?"
+    " AND scope = ?"
+)
 
 
 def columns(row: AskRow) -> tuple[Any, ...]:
@@ -35,7 +42,13 @@ def columns(row: AskRow) -> tuple[Any, ...]:
         row.ending,
         row.decided_by,
         row.decided_at_ms,
+        row.deadline_s,
     )
+
+
+def grant_key(session_id: SessionId, grant: Grant) -> tuple[Any, ...]:
+    """The values of `REMOVE_GRANT`, and the first ones of `ADD_GRANT`."""
+    return (session_id, grant.tool_name, grant.action, grant.path, grant.scope)
 
 
 def one(conn: sqlite3.Connection, ask_id: str) -> AskRow | None:
@@ -67,7 +80,9 @@ def pending(conn: sqlite3.Connection, workspace_id: WorkspaceId | None) -> tuple
 def grants(conn: sqlite3.Connection, session_id: SessionId) -> frozenset[Grant]:
     """What a session may do without asking."""
     found = conn.execute(
-        "SELECT tool_name, action, path FROM grants WHERE session_id = ?", (session_id,)
+        "SELECT tool_name, action, path, scope, granted_by, granted_at_ms FROM grants"
+        " WHERE session_id = ?",
+        (session_id,),
     )
     return frozenset(Grant(*row) for row in found.fetchall())
 
@@ -84,4 +99,5 @@ def _ask_of(row: Row) -> AskRow:
         ending=row[7],
         decided_by=row[8],
         decided_at_ms=row[9],
+        deadline_s=row[10],
     )

@@ -320,7 +320,12 @@ class SqliteTransaction:
 
     def add_grant(self, session_id: SessionId, grant: Grant) -> None:
         """See `crush_trio.store.asks.AskWrites.add_grant`."""
-        self._write(asks.ADD_GRANT, (session_id, grant.tool_name, grant.action, grant.path))
+        key = asks.grant_key(session_id, grant)
+        self._write(asks.ADD_GRANT, (*key, grant.by, grant.at_ms))
+
+    def remove_grant(self, session_id: SessionId, grant: Grant) -> None:
+        """See `crush_trio.store.asks.AskWrites.remove_grant`."""
+        self._write(asks.REMOVE_GRANT, asks.grant_key(session_id, grant))
 
     def _with_ancestors(self, session_id: SessionId) -> tuple[SessionId, ...]:
         known = self._removed.get(session_id)

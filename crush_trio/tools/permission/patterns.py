@@ -138,7 +138,7 @@ def decide(
     if denying:
         return Decision(
             False,
-            f"Permission denied: {what} is forbidden by the rule {denying[0].text!r} of this run. "
+            f"Permission denied: {what} is forbidden by the rule {denying[0].text!r}. "
             "Do not repeat the call; go on without it and say in your answer what is missing.",
         )
     if mode == "allow" or allowing:
