@@ -41,6 +41,7 @@ class ProcessHost(Protocol):
         timeout_s: float,
         on_output: Callable[[str, str], None],
         spill_name: str,
+        stdin: bytes = b"",
     ) -> ShellResult:
         """The same for one program without a shell."""
         ...

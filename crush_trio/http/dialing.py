@@ -60,19 +60,24 @@ class Line:
 Dial: TypeAlias = Callable[[Origin, Proxy | None, Certificates], Awaitable[Line]]
 
 
-async def dial(origin: Origin, proxy: Proxy | None, certificates: Certificates) -> Line:
+async def dial(
+    origin: Origin,
+    proxy: Proxy | None,
+    certificates: Certificates,
+    connecting: Callable[[], Awaitable[Line]] | None = None,
+) -> Line:
     """A connection on which requests for ``origin`` can be made.
 
     With a proxy and ``http`` it ends at the proxy, which is told with each request where to go;
     with ``https`` it is a tunnel. If anything fails, or is cancelled, nothing stays open.
 
+    Args:
+        connecting: Makes the connection below everything else; default `connect`.
+
     Raises:
         HttpFailure: `HttpKind.NETWORK`, `HttpKind.TLS` or `HttpKind.PROXY`.
     """
-    if proxy is None:
-        line = await _connect(origin.host, origin.port, None)
-    else:
-        line = await _connect(proxy.host, proxy.port, proxy)
+    line = await (connect(origin, proxy) if connecting is None else connecting())
     try:
         if proxy is not None and proxy.scheme == "https":
             line = await _secure(line, proxy.host, certificates)
@@ -86,21 +91,44 @@ async def dial(origin: Origin, proxy: Proxy | None, certificates: Certificates) 
     return line
 
 
-async def _connect(host: str, port: int, proxy: Proxy | None) -> Line:
-    name = f"{bracketed(host)}:{port}" if proxy is None else proxy.name
-    kind = HttpKind.NETWORK if proxy is None else HttpKind.PROXY
+async def connect(origin: Origin, proxy: Proxy | None) -> Line:
+    """A bare TCP connection to the proxy, or to the origin if there is none.
+
+    Raises:
+        HttpFailure: `HttpKind.NETWORK`, `HttpKind.NOBODY` or `HttpKind.PROXY`.
+    """
+    host, port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
     try:
         stream = await trio.open_tcp_stream(host, port)
-    except socket.gaierror as exc:
-        raise HttpFailure(
-            kind, f"The address of {name} cannot be found: {exc.strerror or 'no such host'}."
-        ) from None
-    except (OSError, UnicodeError) as exc:
-        failure = HttpFailure(kind, f"No connection to {name}: {_reason(exc)}.")
-        if proxy is None and is_loopback(host) and _is_refused(exc):
-            failure = HttpFailure(HttpKind.NOBODY, f"Nothing listens on {name}.")
-        raise failure from None
+    except OSError as exc:
+        if proxy is None:
+            raise no_connection(origin, exc) from None
+        if isinstance(exc, socket.gaierror):
+            raise no_address(proxy.name, HttpKind.PROXY, exc) from None
+        reason = f"No connection to {proxy.name}: {_reason(exc)}."
+        raise HttpFailure(HttpKind.PROXY, reason) from None
+    except UnicodeError as exc:
+        name = origin.name if proxy is None else proxy.name
+        kind = HttpKind.NETWORK if proxy is None else HttpKind.PROXY
+        raise HttpFailure(kind, f"No connection to {name}: {_reason(exc)}.") from None
     return Line(stream, stream.socket)
+
+
+def no_address(name: str, kind: HttpKind, error: Exception) -> HttpFailure:
+    """Why a name could not be resolved, in one sentence."""
+    why = getattr(error, "strerror", None) or "no such host"
+    return HttpFailure(kind, f"The address of {name} cannot be found: {why}.")
+
+
+def no_connection(origin: Origin, error: OSError | None) -> HttpFailure:
+    """Why no connection to an origin could be made; without an error nobody answered."""
+    if error is None:
+        return HttpFailure(HttpKind.NETWORK, f"No connection to {origin.name}: nobody answered.")
+    if isinstance(error, socket.gaierror):
+        return no_address(origin.name, HttpKind.NETWORK, error)
+    if is_loopback(origin.host) and _is_refused(error):
+        return HttpFailure(HttpKind.NOBODY, f"Nothing listens on {origin.name}.")
+    return HttpFailure(HttpKind.NETWORK, f"No connection to {origin.name}: {_reason(error)}.")
 
 
 async def _secure(line: Line, host: str, certificates: Certificates) -> Line:

@@ -217,6 +217,7 @@ class FakeProcesses:
         timeout_s: float,
         on_output: Callable[[str, str], None],
         spill_name: str,
+        stdin: bytes = b"",
     ) -> ShellResult:
         """Never used here."""
         raise NotImplementedError

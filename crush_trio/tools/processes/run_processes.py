@@ -96,12 +96,11 @@ class RunProcesses:
         timeout_s: float,
         on_output: Callable[[str, str], None],
         spill_name: str,
+        stdin: bytes = b"",
     ) -> ShellResult:
         """The same for one program without a shell."""
-        spill = CallSpill(self._spill, spill_name, self._folder)
-        return await self.carry(
-            argv, CommandOutput(on_output, spill), cwd=cwd, env=env, timeout_s=timeout_s
-        )
+        call = CommandOutput(on_output, CallSpill(self._spill, spill_name, self._folder))
+        return await self.carry(argv, call, cwd=cwd, env=env, timeout_s=timeout_s, stdin=stdin)
 
     async def carry(
         self,
