@@ -137,6 +137,8 @@ class Files:
         }
         for place in with_commands(fresh, str(path)):
             raise ConfigError(f"{path}: {place}: a $(command) cannot be set over the API.")
+        if clean.get("hooks") != was.get("hooks"):
+            raise ConfigError(f"{path}: $.hooks: hooks cannot be set over the API.")
         whole = load_config(
             self.workspace, environ=self.environ, data_dir=self.data_dir, instead={path: new}
         )

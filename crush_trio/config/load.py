@@ -136,6 +136,11 @@ class Config:
         return dict(self.data.get("permissions", {}))
 
     @property
+    def hooks(self) -> dict[str, list[dict[str, Any]]]:
+        """The table ``hooks``: commands by event. Those of an untrusted workspace are not here."""
+        return dict(self.data.get("hooks", {}))
+
+    @property
     def env_allow(self) -> tuple[str, ...]:
         """Names of further environment variables that tool processes get (contract 7)."""
         return _distinct(self.options.get("env_allow", ()))

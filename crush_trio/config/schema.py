@@ -166,13 +166,14 @@ LSP = Table(
 )
 
 HOOK = Table(
-    "A command asked before a tool runs.",
+    "A command of the user's that runs at certain moments.",
     {
-        "name": Text("Shown with its decision."),
-        "matcher": Text("Regular expression over the tool's name."),
+        "name": Text("Shown with what it decided; of an end of a run, in the log."),
+        "matcher": Text("Regular expression found in the names of its tools.", regex=True),
         "command": Text("The shell command.", secret=True),
-        "timeout": Number("Seconds it may take."),
+        "timeout": Number("Seconds it may take; 30 if left out or 0, at most 600."),
     },
+    required=("command",),
 )
 
 TUI = Table(
@@ -278,8 +279,12 @@ CONFIG = Table(
             },
         ),
         "hooks": Table(
-            "Commands run at certain points.",
-            {"PreToolUse": ListOf("Before a tool runs.", HOOK)},
+            "Commands run at certain moments.",
+            {
+                "PreToolUse": ListOf("Before a tool is called; may refuse, allow, change.", HOOK),
+                "PostToolUse": ListOf("After a tool was called.", HOOK),
+                "Stop": ListOf("After a run's last step, before it has ended.", HOOK),
+            },
         ),
         "env": MapOf("Variables set at start.", Text("A value.", secret=True)),
     },
@@ -289,7 +294,6 @@ NO_EFFECT = (
     ("recent_models",),
     ("mcp",),
     ("lsp",),
-    ("hooks",),
     ("env",),
     ("tools",),
     ("providers", "*", "aws_auth_refresh"),

@@ -15,7 +15,8 @@ from crush_trio import limits
 class Text:
     """A string. ``secret`` values are masked when shown, of ``url`` values only the risky parts.
 
-    ``expands`` says that it is a template (`config.expand`).
+    ``expands`` says that it is a template (`config.expand`), ``regex`` that it is a regular
+    expression of RE2, which takes linear time, or the one sign ``*``.
     """
 
     about: str
@@ -23,6 +24,7 @@ class Text:
     secret: bool = False
     url: bool = False
     expands: bool = False
+    regex: bool = False
 
 
 @attrs.frozen
@@ -67,10 +69,11 @@ class MapOf:
 
 @attrs.frozen
 class Table:
-    """An object with known names. Unknown ones are kept and reported."""
+    """An object with known names, some of them required. Unknown ones are kept and reported."""
 
     about: str
     keys: Mapping[str, Shape]
+    required: tuple[str, ...] = ()
 
 
 Shape: TypeAlias = Text | Number | Flag | Anything | ListOf | MapOf | Table
@@ -152,12 +155,29 @@ def _of(expected: type[Any], words: str, value: Any, path: str) -> Any:
 
 
 def _text(shape: Text, value: Any, path: str) -> Any:
+    if shape.regex:
+        return _regex(_of(str, "a string", value, path), path)
     if not shape.choices:
         return _of(str, "a string", value, path)
     words = "one of " + ", ".join(json.dumps(choice) for choice in shape.choices)
     _of(str, words, value, path)
     if value not in shape.choices:
         raise MismatchError(path, f"expected {words}")
+    return value
+
+
+def _regex(value: str, path: str) -> str:
+    if value not in ("", "*"):
+        # Here: few configurations have one, and loading the engine takes 10 ms.
+        import re2  # type: ignore[import-untyped]  # it has no stubs
+
+        options = re2.Options()
+        options.log_errors = False
+        try:
+            re2.compile(value, options)
+        except re2.error as exc:
+            expected = "expected a regular expression of RE2 (no look-around, no back-references)"
+            raise MismatchError(path, expected) from exc
     return value
 
 
@@ -187,6 +207,9 @@ def _table(shape: Table, value: Any, path: str, unknown: list[str]) -> dict[str,
             clean[key] = item
         else:
             clean[key] = checked(known, item, step_into(path, key), unknown)
+    for key in shape.required:
+        if not clean.get(key):
+            raise MismatchError(path, f"expected an object with {key}")
     return clean
 
 
@@ -234,4 +257,5 @@ def json_schema(shape: Shape) -> dict[str, Any]:
             return {"type": "object", "additionalProperties": json_schema(shape.value), **about}
         case Table():
             keys = {name: json_schema(key) for name, key in shape.keys.items()}
-            return {"type": "object", "properties": keys, **about}
+            required = {"required": list(shape.required)} if shape.required else {}
+            return {"type": "object", "properties": keys, **required, **about}
