@@ -32,6 +32,8 @@ _NAMES = {
     "client_id": "c",
     "message_id": "m",
     "file_id": "f",
+    "permission_id": "p",
+    "grant_id": "g",
 }
 BLOCKS = [(match[1], match[2]) for match in _BLOCK.finditer(PAGE)]
 FRAMES = [text for name, text in BLOCKS if name == "frame"]

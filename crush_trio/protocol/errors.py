@@ -36,6 +36,8 @@ STATUS: Final[dict[str, int]] = {
     "message_not_found": 404,
     "file_not_found": 404,
     "provider_not_found": 404,
+    "request_not_found": 404,
+    "grant_not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "run_id_conflict": 409,

@@ -258,6 +258,31 @@ class Resolution:
 
 
 @attrs.frozen
+class SessionGrant:
+    """Something that was allowed "for this session"; ``covers`` says in words what.
+
+    ``scope`` is what it is bound to besides tool, action and path: ``command:…`` or
+    ``background:…`` with the command, ``host:…``, ``call:…`` with a digest, or nothing.
+    """
+
+    id: str
+    tool_name: str
+    action: str
+    path: str
+    scope: str
+    covers: str
+    granted_by: str
+    granted_at_ms: int
+
+
+@attrs.frozen
+class SessionGrants:
+    """All of them of one session, the oldest first."""
+
+    grants: tuple[SessionGrant, ...]
+
+
+@attrs.frozen
 class PendingPermission:
     """A permission request that waits: for ``age_s`` seconds, and for ``deadline_s`` more."""
 

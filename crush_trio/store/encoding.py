@@ -63,8 +63,6 @@ def _shortened(value: dict[str, Any], limit: int) -> bytes:
 def _reference(value: dict[str, Any]) -> str:
     inner = value["payload"]["payload"]
     list_of = _REF.get(value["type"])
-    if list_of == "permissions":
-        return list_of  # those that wait are listed whole; one alone has no route
     if list_of is not None:
         return f"{list_of}/{inner['id']}"
     return f"runs/{inner['run_id']}" if inner.get("run_id") else ""

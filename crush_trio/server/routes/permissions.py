@@ -6,7 +6,10 @@ import attrs
 from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
+from crush_trio.host.asks.granted import forget_grants, granted
 from crush_trio.host.asks.permissions import answer_permission
+from crush_trio.protocol.errors import Refused
+from crush_trio.protocol.ids import SessionId
 from crush_trio.protocol.requests import PermissionGrant
 from crush_trio.server.edge.answers import empty_response
 from crush_trio.server.edge.app_base import EdgeApp
@@ -36,6 +39,30 @@ def add_routes(app: EdgeApp, services: Services) -> None:
     @routes.get(f"{BASE}/permissions")
     async def listing(workspace_id: str) -> ResponseReturnValue:
         return answer(pending_permissions(await store.pending_asks(host.row(workspace_id).id)))
+
+    @routes.get(f"{BASE}/permissions/<permission_id>")
+    async def one(workspace_id: str, permission_id: str) -> ResponseReturnValue:
+        wanted = host.row(workspace_id).id
+        row = await store.ask(permission_id)
+        if row is None or row.workspace_id != wanted or row.kind != "permission":
+            raise Refused("request_not_found", f"There is no request {permission_id!r} here.")
+        if row.ending is not None:
+            how = f"It has ended: {row.ending.replace('_', ' ')} by {row.decided_by}."
+            raise Refused("request_not_found", how)
+        return answer(pending_permissions([row])[0])
+
+    @routes.get(f"{BASE}/sessions/<session_id>/grants")
+    async def grants(workspace_id: str, session_id: str) -> ResponseReturnValue:
+        wanted = host.row(workspace_id).id
+        return answer(await granted(store, wanted, SessionId(session_id)))
+
+    @routes.delete(f"{BASE}/sessions/<session_id>/grants", defaults={"grant_id": None})
+    @routes.delete(f"{BASE}/sessions/<session_id>/grants/<grant_id>")
+    async def forget(
+        workspace_id: str, session_id: str, grant_id: str | None
+    ) -> ResponseReturnValue:
+        wanted, by = host.row(workspace_id).id, current_call().principal
+        return answer(await forget_grants(store, wanted, SessionId(session_id), grant_id, by))
 
     @routes.post(f"{BASE}/permissions/grant")
     async def grant(workspace_id: str) -> ResponseReturnValue:
