@@ -90,6 +90,7 @@ NURSERIES: dict[str, str] = {
     "server/routes/stream.py": "inbox and outbox of one websocket",
     "server/streams/many.py": "inbox, orders and outboxes of one socket with several workspaces",
     "server/serve.py": "the server's services and its signals",
+    "tools/hooks/running.py": "the hooks of one moment, side by side",
     "tools/processes/command_output.py": "the output readers of one process",
     "tools/processes/run_processes.py": "the ends of one run's commands, side by side",
 }

@@ -10,6 +10,8 @@ import attrs
 
 from crush_trio.agent.ports import (
     Decision,
+    HookPlace,
+    Hooks,
     Model,
     ModelInfo,
     PermissionAsk,
@@ -95,6 +97,10 @@ class WorkspaceSetup(Protocol):
     @property
     def tool_config(self) -> Mapping[str, Any]:
         """The ``tools`` table of the configuration."""
+        ...
+
+    def hooks(self, processes: ProcessHost, place: HookPlace) -> Hooks:
+        """The user's hooks for one run; they run among its ``processes``."""
         ...
 
     def environment(self) -> dict[str, str]:

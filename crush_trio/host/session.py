@@ -271,6 +271,7 @@ class Session:
             while open_run is not None:
                 driver = self._driver(open_run)
                 end = await driver.drive()
+                await driver.tell_end(end)
                 processes = await driver.close()
                 async with self.handoff:
                     await self._settle(open_run, driver, end, processes)

@@ -15,6 +15,8 @@ import trio
 
 from crush_trio.agent.ports import (
     Decision,
+    HookPlace,
+    Hooks,
     Model,
     ModelInfo,
     PermissionAsk,
@@ -37,6 +39,8 @@ from crush_trio.protocol.runs import LeftProcess, ProcessReport
 from crush_trio.server.providers.listing import listing
 from crush_trio.server.providers.models import Models
 from crush_trio.tools.catalogue import builtin_tools
+from crush_trio.tools.hooks.configured import Hook, configured
+from crush_trio.tools.hooks.running import CommandHooks
 from crush_trio.tools.permission.patterns import decide, parse_pattern
 from crush_trio.tools.processes.cgroup import Cgroup
 from crush_trio.tools.processes.environment import tool_environment
@@ -55,6 +59,7 @@ class Setup:
     config: Config
     tools: tuple[Tool, ...]
     data_dir: Path
+    hook_commands: tuple[Hook, ...] = ()
 
     @property
     def context_paths(self) -> tuple[str, ...]:
@@ -96,6 +101,10 @@ class Setup:
         """What is unknown, and what does not count (contract 7)."""
         return self.config.notices
 
+    def hooks(self, processes: ProcessHost, place: HookPlace) -> Hooks:
+        """See `host.kit.WorkspaceSetup`."""
+        return CommandHooks(self.hook_commands, processes, place)
+
     def environment(self) -> dict[str, str]:
         """See `host.kit.WorkspaceSetup`."""
         return tool_environment(os.environ, allow=self.config.env_allow)
@@ -129,7 +138,8 @@ class ServerKit:
             return known[1]
         config = load_config(workspace, environ=os.environ, data_dir=self.data_dir)
         _check_rules(config)
-        setup = Setup(config, builtin_tools(config.data), self.data_dir)
+        tools, hooks = builtin_tools(config.data), configured(config.hooks)
+        setup = Setup(config, tools, self.data_dir, hooks)
         self._setups[workspace] = (now, setup)
         for notice in setup.notices:  # here, so that each is named once until a file changes
             logger.warning("%s: %s", workspace, notice)

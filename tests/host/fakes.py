@@ -10,9 +10,12 @@ import attrs
 import trio
 
 from crush_trio import limits
+from crush_trio.agent.hooks import NoHooks
 from crush_trio.agent.ports import (
     Decision,
     Emit,
+    HookPlace,
+    Hooks,
     Model,
     ModelError,
     ModelInfo,
@@ -310,6 +313,13 @@ class FakeKit:
     ask_deadline_s: float = limits.ASK_DEADLINE_S
     auto_summarize: bool = True
     tool_config: Mapping[str, Any] = attrs.field(factory=dict)
+    hooks_given: Hooks = attrs.field(factory=NoHooks)
+    hook_places: list[HookPlace] = attrs.field(factory=list)
+
+    def hooks(self, processes: ProcessHost, place: HookPlace) -> Hooks:
+        """Those that were set, told whose they are."""
+        self.hook_places.append(place)
+        return self.hooks_given
 
     def environment(self) -> dict[str, str]:
         """Nothing."""

@@ -13,7 +13,8 @@ import trio
 from crush_trio import limits
 from crush_trio.agent import compaction
 from crush_trio.agent.budget import Progress
-from crush_trio.agent.ports import Model, ProcessHost
+from crush_trio.agent.hooks import NoHooks
+from crush_trio.agent.ports import Hooks, Model, ProcessHost
 from crush_trio.agent.turn import TurnEnd
 from crush_trio.host.home import Home
 from crush_trio.host.jobs.run_jobs import RunJobs
@@ -79,6 +80,7 @@ class Desk:
     on_prompt: OnPrompt
     moved_behind: Callable[[], tuple[RunId, ...]]
     processes: ProcessHost | None = attrs.field(default=None, init=False)
+    hooks: Hooks = attrs.field(factory=NoHooks, init=False)
     jobs: RunJobs = attrs.field(init=False)
     _outputs: dict[str, LiveOutput] = attrs.field(factory=dict, init=False)
 

@@ -10,8 +10,9 @@ from typing import Any
 import attrs
 import trio
 
+from crush_trio import limits
 from crush_trio.agent import closing, transcript
-from crush_trio.agent.budget import LimitReached
+from crush_trio.agent.budget import LimitReached, Progress
 from crush_trio.agent.ports import ModelError
 from crush_trio.agent.turn import TurnEnd
 from crush_trio.host.commits import Ending
@@ -91,6 +92,25 @@ class Driver:
         return TurnEnd(
             Outcome.FAILED, RunError("internal", f"internal error: {type(exc).__name__}")
         )
+
+    async def tell_end(self, end: TurnEnd) -> None:
+        """Run the hooks of the run's end, unless somebody asked the run to stop (CW 7.6).
+
+        They change nothing, and a cancel ends them as it ends the run. Called as `drive` is.
+        """
+        open_run = self.desk.open_run
+        if open_run.run.mark is not None:
+            return
+        progress = self.work.progress or Progress()
+        error = "" if end.error is None else end.error.message
+        try:
+            with trio.move_on_after(limits.HOOKS_AT_END_S) as scope:
+                open_run.scope = scope
+                await self.desk.hooks.run_ended(end.outcome.value, progress.text, error)
+        except Exception:  # the run has to end all the same
+            logger.exception("the hooks at the end of run %s failed", open_run.id)
+        finally:
+            open_run.scope = None
 
     async def close(self) -> ProcessReport:
         """End what the run started; bounded (G10). Called under the drain task's shield."""

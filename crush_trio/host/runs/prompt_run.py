@@ -14,6 +14,7 @@ from crush_trio.agent.budget import Progress, is_nothing
 from crush_trio.agent.compaction import Fullness
 from crush_trio.agent.ports import (
     Decision,
+    HookPlace,
     Model,
     NoAnswer,
     PermissionAsk,
@@ -94,6 +95,9 @@ class PromptRun:
         if desk.open_run.run.mark is None:
             desk.on_prompt(model, stored, user)
         processes = desk.open_processes()
+        if record.kind == "prompt":  # a sub-agent's tools have none (CW 7.6)
+            place = HookPlace(desk.home.path, record.session_id, record.id, setup.environment())
+            desk.hooks = setup.hooks(processes, place)
         return Turn(
             TurnInput(
                 session_id=record.session_id,
@@ -110,6 +114,7 @@ class PromptRun:
                 leaves_out=leaves_out,
                 covers=partial(desk.covered_behind, compaction.places(stored)),
                 taken=transcript.call_ids(stored),
+                hooks=desk.hooks,
             ),
             journal,
         )
@@ -186,7 +191,8 @@ class PromptRun:
         home, request = self.desk.home, self.desk.row.request
         allow = (*setup.allow_tools, *request.allow_tools)
         deny = (*setup.deny_tools, *request.deny_tools)
-        decision = home.kit.decide(ask, self._mode(), allow, deny, home.path)
+        mode = "allow" if ask.allowed_by_hook else self._mode()
+        decision = home.kit.decide(ask, mode, allow, deny, home.path)
         if decision is None:
             self.unallowed.add(call_id)
             record = self.desk.row.record
