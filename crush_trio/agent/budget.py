@@ -14,12 +14,25 @@ from crush_trio.protocol.runs import Limits, RunError, Usage
 
 
 @attrs.frozen
+class Below:
+    """What a run's sub-agents have done of what its limits count.
+
+    ``out_of_calls``: one of them wanted a tool call more than the run has left.
+    """
+
+    steps: int = 0
+    tool_calls: int = 0
+    out_of_calls: bool = False
+
+
+@attrs.frozen
 class Progress:
     """How far a run has come; becomes part of its record with each commit.
 
     ``last_usage`` is the size of the last step alone that used anything (CW 5.11). ``cost_usd`` is
     ``None`` from the first step on whose cost is unknown; ``spent`` is what the others cost.
-    ``started_calls`` are the tool calls that were started and have no stored result yet.
+    ``started_calls`` are the tool calls that were started and have no stored result yet. Tokens and
+    cost are also those of its sub-agents, steps and calls its own: theirs are ``below``.
     """
 
     steps: int = 0
@@ -34,6 +47,7 @@ class Progress:
     text: str = ""
     waiting_on: str | None = None
     started_calls: frozenset[str] = frozenset()
+    below: Below = Below()
 
 
 class LimitReached(Exception):
@@ -74,14 +88,15 @@ class Budget:
     def before_step(self, progress: Progress) -> RunError | None:
         """Whether one more request may be made."""
         allowed = self.limits.max_steps or limits.MAX_STEPS
-        if progress.steps >= allowed:
+        if progress.steps + progress.below.steps >= allowed:
             return RunError("max_steps", f"The run reached its limit of {allowed} steps.")
-        return self._spent(progress)
+        return self.before_call(progress) if progress.below.out_of_calls else self._spent(progress)
 
     def before_call(self, progress: Progress) -> RunError | None:
         """Whether one more tool call may be run."""
         allowed = self.limits.max_tool_calls
-        if allowed is not None and progress.tool_calls >= allowed:
+        done = progress.tool_calls + progress.below.tool_calls
+        if allowed is not None and done >= allowed:
             return RunError("max_tool_calls", f"The run reached its limit of {allowed} calls.")
         return None
 

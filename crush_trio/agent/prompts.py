@@ -21,6 +21,11 @@ project's own tests where that is quick. Say plainly what you did, what you saw,
 could not do. When a tool is refused, do not try to reach the same end another way; say what is \
 needed. Answer in the language you were asked in, in Markdown, without preamble."""
 
+_SUB_AGENT_ROLE = """\
+You are a sub-agent of crush-trio, a coding agent: it has given you one task, and reads nothing of \
+your work but your last message. You cannot ask anybody. Use your tools to find out what the task \
+needs; then answer completely and concisely, with the paths and lines that you found. Say plainly \
+what you could not find or were refused. Answer in the language of the task, without preamble."""
 
 _PASSED_OVER = (OSError, RuntimeError, ValueError)  # no access, a loop of links, a NUL in a name
 
@@ -88,7 +93,12 @@ def _regular(root: Path, paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def system_prompt(
-    workspace: Path, *, is_git: bool, today: str, files: Sequence[ContextFile]
+    workspace: Path,
+    *,
+    is_git: bool,
+    today: str,
+    files: Sequence[ContextFile],
+    sub_agent: str | None = None,
 ) -> str:
     """The whole system prompt; pure.
 
@@ -97,6 +107,7 @@ def system_prompt(
         is_git: Whether it lies in a git work tree.
         today: The date as ``YYYY-MM-DD``.
         files: From `read_context_files`.
+        sub_agent: What a sub-agent is told besides what all are; ``None`` for who is none.
     """
     facts = (
         f"Working directory: {workspace}\n"
@@ -104,7 +115,8 @@ def system_prompt(
         f"Platform: {platform.system()} {platform.machine()}\n"
         f"Date: {today}"
     )
-    sections = [_ROLE, f"<environment>\n{facts}\n</environment>"]
+    role = _ROLE if sub_agent is None else f"{_SUB_AGENT_ROLE} {sub_agent}".rstrip()
+    sections = [role, f"<environment>\n{facts}\n</environment>"]
     for file in files:
         note = "\n[cut here: the file is longer]" if file.cut else ""
         sections.append(f'<file path="{file.path}">\n{file.text}{note}\n</file>')

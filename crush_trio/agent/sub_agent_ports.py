@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import attrs
@@ -19,6 +20,8 @@ class SubAgentTask:
         title: Of its session.
         tools: Names of the tools it gets; those that only sub-agents get among them.
         small: Whether the small model does, if there is one.
+        instructions: What its system prompt says besides what every sub-agent is told.
+        directory: Where it works instead of the workspace; whoever made it removes it.
     """
 
     call_id: str
@@ -26,13 +29,16 @@ class SubAgentTask:
     title: str
     tools: frozenset[str]
     small: bool = False
+    instructions: str = ""
+    directory: Path | None = None
 
 
 @attrs.frozen
 class SubAgentEnd:
     """How a sub-agent's run ended; ``text`` is its last answer, ``error`` one sentence or empty.
 
-    ``cost_usd`` is ``None`` where no price is known.
+    ``cost_usd`` is ``None`` where no price is known. ``denied`` counts its calls that were refused;
+    ``stopped``: a person has said no, so the parent's turn is to stop, too (R70).
     """
 
     session_id: SessionId
@@ -41,6 +47,8 @@ class SubAgentEnd:
     text: str
     error: str = ""
     cost_usd: float | None = 0.0
+    denied: int = 0
+    stopped: bool = False
 
 
 class SubAgents(Protocol):
@@ -49,8 +57,11 @@ class SubAgents(Protocol):
     async def run(self, task: SubAgentTask) -> SubAgentEnd:
         """Carry a sub-agent to its end. Cancelled, it ends the sub-agent first, bounded (G4).
 
+        It may use what is left of the limits of the run it works for; what it has used counts
+        there. However it ends, the run goes on, unless a limit was reached through it.
+
         Raises:
             Refused: It cannot be accepted now; one sentence.
-            StoreError: It could not be made durable.
+            StoreError: It, or its ending, could not be made durable.
         """
         ...

@@ -352,7 +352,12 @@ def _emit_run(tx: Transaction, change: str, record: RunRecord) -> None:
 
 
 def _notice(record: RunRecord, ending: Ending, *, started: bool) -> AgentEvent | None:
-    """CW's notice of an ending: an error, or that a started turn finished; else nothing."""
+    """CW's notice of an ending: an error, or that a started turn finished; else nothing.
+
+    Of a sub-agent nobody is notified: its end is a tool's result in the run it worked for.
+    """
+    if record.kind == "agent":
+        return None
     if ending.error is not None and ending.outcome is not Outcome.DENIED:
         return AgentEvent(
             "error",

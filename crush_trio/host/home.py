@@ -21,6 +21,7 @@ from crush_trio.store.contract import Commit, Store
 
 if TYPE_CHECKING:
     from crush_trio.host.jobs.jobs import Jobs  # which stands on this file
+    from crush_trio.host.sub_sessions import SubSessions  # which stands on a workspace
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ class Home:
 
     ``nursery`` outlives every drain task. ``last_accept`` gives the newest accept sequence.
     ``forget`` takes a run off the server's list of open ones, if no event will do so. ``waiting``
-    are the requests to a person, ``jobs`` what outlives the runs; whoever makes a home sets it.
+    are the requests to a person, ``jobs`` what outlives the runs, ``sub_sessions`` where sub-agents
+    are accepted; whoever makes a home sets the last two.
     """
 
     id: WorkspaceId
@@ -46,6 +48,7 @@ class Home:
     stopping: trio.Event = attrs.field(factory=trio.Event)
     waiting: Waiting = attrs.field(init=False)
     jobs: Jobs = attrs.field(init=False)
+    sub_sessions: SubSessions = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.waiting = Waiting(self.store, self.id)

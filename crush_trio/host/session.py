@@ -31,7 +31,7 @@ from crush_trio.protocol.runs import (
     ProcessReport,
     RunError,
 )
-from crush_trio.store.contract import RunRow, Ticket, Transaction
+from crush_trio.store.contract import Commit, RunRow, Ticket, Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,9 @@ class Session:
 
     # --- acceptance -----------------------------------------------------------------------
 
-    def accept(self, row: RunRow, if_busy: str) -> OpenRun:
-        """Accept a prompt: one synchronous step, from the check to the queued commit.
+    def accept(self, row: RunRow, if_busy: str, first: Commit[None] | None = None) -> OpenRun:
+        """Accept a prompt: one synchronous step, from the check to the queued commit, in which
+        ``first`` comes first.
 
         Returns:
             The open run; its `accepted` ticket gives the row with the receipt once it is durable.
@@ -84,7 +85,7 @@ class Session:
         )
         receipt = attrs.evolve(row.receipt, disposition=disposition, position=accepted.position)
         row = attrs.evolve(row, receipt=receipt)
-        commit = self._accept_commit(row, accepted.interrupted, by)
+        commit = self._accept_commit(row, accepted.interrupted, by, first)
         open_run = OpenRun(run, row, self.home.store.commit_nowait(self.home.id, commit))
         self._open[run.id] = open_run
         self._carry_out(accepted.interrupted, by, open_run.accepted)
@@ -100,12 +101,14 @@ class Session:
             self.withdraw(open_run)
 
     def _accept_commit(
-        self, row: RunRow, interrupted: CancelPlan, by: CancelledBy
+        self, row: RunRow, interrupted: CancelPlan, by: CancelledBy, first: Commit[None] | None
     ) -> Callable[[Transaction], RunRow]:
         ended = tuple(run.id for run in interrupted.ended)
         marked = interrupted.running.id if interrupted.running is not None else None
 
         def commit(tx: Transaction) -> RunRow:
+            if first is not None:
+                first(tx)
             commits.cancel_runs(tx, ended, marked, by)
             return commits.accept_run(tx, row)
 

@@ -16,8 +16,9 @@ from crush_trio.host.home import Home, ancestors_of
 from crush_trio.host.jobs.jobs import Jobs
 from crush_trio.host.kit import Kit
 from crush_trio.host.presence import Presence
-from crush_trio.host.runs.open_run import OpenRun
+from crush_trio.host.runs.open_run import OpenRun, SubAgent
 from crush_trio.host.session import Session
+from crush_trio.host.sub_sessions import SubSessions
 from crush_trio.journal import Feed
 from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.events import ConfigChanged
@@ -25,7 +26,7 @@ from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.requests import PromptRequest
 from crush_trio.protocol.runs import CancelledBy, Receipt, RunRecord
-from crush_trio.store.contract import RunRow, Store, Transaction, WorkspaceRow
+from crush_trio.store.contract import Commit, RunRow, Store, Transaction, WorkspaceRow
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,10 @@ class Workspace:
         # Another task may have made it while this one read the store.
         return self._sessions.setdefault(session_id, Session(self.home, session_id, ancestors))
 
+    def find_session(self, session_id: SessionId) -> Session | None:
+        """A session that was used since the workspace was opened."""
+        return self._sessions.get(session_id)
+
     def open_sessions(self) -> tuple[Session, ...]:
         """The sessions that were used since the workspace was opened."""
         return tuple(self._sessions.values())
@@ -134,8 +139,12 @@ class Workspace:
         """A session was just made at the top: `session` need not look it up."""
         self._fresh.add(session_id)
 
+    def add_session(self, session: Session) -> None:
+        """A session is being made, and its first run accepted, in one step."""
+        self._sessions[session.id] = session
+
     def forget_session(self, session_id: SessionId) -> None:
-        """A session was deleted."""
+        """A session was deleted, or could not be made."""
         self._sessions.pop(session_id, None)
 
     # --- prompts --------------------------------------------------------------------------
@@ -151,10 +160,13 @@ class Workspace:
         model: Model | None,
         kind: str = "prompt",
         env: Mapping[str, str] | None = None,
+        sub_agent: SubAgent | None = None,
+        first: Commit[None] | None = None,
     ) -> OpenRun:
         """Accept a run; synchronous, see `Session.accept`. A command has no model.
 
         ``env`` is its client's environment, kept with the run as long as the server lives.
+        ``sub_agent`` makes it one's, and ``first`` makes its session in the same commit.
 
         Raises:
             Refused: ``workspace_closing``, or as `Session.accept`.
@@ -172,13 +184,15 @@ class Workspace:
             accept_seq=accept_seq,
             created_at_ms=0,
             kind=kind,
+            parent_run=sub_agent.parent if sub_agent is not None else None,
             model=model.info.model if model is not None else "",
             provider=model.info.provider if model is not None else "",
         )
         receipt = Receipt(run_id, session.id, 0, "", 0)
         row = RunRow(record, request, digest, receipt, principal)
-        open_run = session.accept(row, if_busy)
+        open_run = session.accept(row, if_busy, first)
         open_run.env = env or {}
+        open_run.sub_agent = sub_agent
         self.last_accept = accept_seq
         self.open_runs[run_id] = open_run
         return open_run
@@ -273,6 +287,7 @@ async def open_workspace(
             )
             home.jobs = Jobs(home)
             workspace = Workspace(row, home, open_runs, closed)
+            home.sub_sessions = SubSessions(workspace)
             workspace.last_accept = row.last_accept
             try:
                 yield workspace

@@ -92,7 +92,8 @@ class ProcessReport:
 class CancelledBy:
     """Who cancelled, and why.
 
-    ``reason`` is user, drop, interrupt, shutdown, session, workspace or disconnect.
+    ``reason`` is user, drop, interrupt, shutdown, session, workspace, disconnect, or parent: the
+    run ended that a sub-agent worked for, for ``server`` if nobody had cancelled that.
     """
 
     principal: str
@@ -116,7 +117,8 @@ class Limits:
 class RunRecord:
     """The permanent record of a run. ``*_ms`` are unix milliseconds, for display only.
 
-    ``kind`` is prompt, summarize or shell. ``waiting_on`` says what an open run waits for:
+    ``kind`` is prompt, summarize, shell, or agent: a sub-agent, whose ``parent_run`` is the run that
+    called it. Tokens and cost are also those of its sub-agents. ``waiting_on`` says what an open run waits for:
     ``queue``, ``model``, ``tool:<name>``, ``retry``, ``summarize``, ``shell``; ``None`` otherwise.
     ``first_seq`` and ``last_seq`` are its first and last event.
     """

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crush_trio.agent.ports import Tool
+from crush_trio.tools.agent import AgentTool
 from crush_trio.tools.files.edit import EditTool
 from crush_trio.tools.files.multiedit import MultiEditTool
 from crush_trio.tools.files.view import ViewTool
@@ -23,6 +24,7 @@ def builtin_tools(config: Mapping[str, Any]) -> tuple[Tool, ...]:
     options = config.get("options") or {}
     disabled = frozenset(options.get("disabled_tools") or ())
     tools: tuple[Tool, ...] = (
+        AgentTool(),
         BashTool(),
         EditTool(),
         GlobTool(),

@@ -93,11 +93,14 @@ class Desk:
         return self.open_run.row
 
     async def model(self) -> Model:
-        """The model of the run, as configuration and keys are now that it begins.
+        """The model of the run, as configuration and keys are now that it begins; a sub-agent's
+        was chosen for it.
 
         Raises:
             Refused, ConfigError: As `host.kit.Kit.model`.
         """
+        if self.open_run.sub_agent is not None:
+            return self.open_run.sub_agent.model
         # Whether this client may name a script was decided when the prompt was accepted.
         chosen = await self.home.kit.model(
             self.row.request.model, self.home.path, local=True, env=self.open_run.env

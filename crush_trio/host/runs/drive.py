@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _WORKS: dict[str, Callable[[Desk], Work]] = {
     "prompt": PromptRun,
+    "agent": PromptRun,
     "summarize": SummaryRun,
     "shell": ShellRun,
 }

@@ -7,9 +7,23 @@ from collections.abc import Mapping
 import attrs
 import trio
 
+from crush_trio.agent.ports import Model, SubAgentTask
 from crush_trio.dispatch.run import Run
 from crush_trio.protocol.ids import RunId, SessionId
 from crush_trio.store.contract import RunRow, Ticket
+
+
+@attrs.define(eq=False)
+class SubAgent:
+    """What makes a run a sub-agent's. In memory only: after a restart it is not taken up again.
+
+    ``stopped``: a person has said no to one of its calls.
+    """
+
+    parent: RunId
+    task: SubAgentTask
+    model: Model
+    stopped: bool = False
 
 
 @attrs.define(eq=False)
@@ -28,6 +42,7 @@ class OpenRun:
     scope: trio.CancelScope | None = attrs.field(default=None, init=False)
     env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     """Its client's environment when it was accepted; memory only, so empty after a restart."""
+    sub_agent: SubAgent | None = attrs.field(default=None, init=False)
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import attrs
 import trio
@@ -28,6 +29,7 @@ from crush_trio.host.asks.permissions import AskRules, ask_person
 from crush_trio.host.asks.questions import ask_questions
 from crush_trio.host.kit import WorkspaceSetup
 from crush_trio.host.runs.desk import Desk, now_s
+from crush_trio.host.runs.run_agents import RunAgents
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.questions import Question, QuestionResponse
 from crush_trio.protocol.runs import Limits, Outcome, Usage
@@ -41,6 +43,7 @@ class PromptRun:
 
     desk: Desk
     turn: Turn | None = attrs.field(default=None, init=False)
+    _agents: RunAgents | None = attrs.field(default=None, init=False)
     unallowed: set[str] = attrs.field(factory=set, init=False)
     """Calls that were started and did nothing: they only waited for a person."""
 
@@ -62,6 +65,8 @@ class PromptRun:
     async def take(self, wanted: Limits) -> TurnEnd:
         """See `host.runs.desk.Work`."""
         self.turn = await self._prepare(wanted)
+        if self.desk.open_run.sub_agent is None:  # a sub-agent has none of its own
+            self._agents = RunAgents(self.desk, self.turn)
         return await self.turn.take()
 
     def settle(self, tx: Transaction, outcome: Outcome) -> None:
@@ -92,7 +97,8 @@ class PromptRun:
         reads = await store.reads(record.session_id) if stored else {}
         session = (await store.session(record.session_id) if stored else None) or ()
         shown, fullness = self._history(stored, session[1] if session else None, setup, model)
-        if desk.open_run.run.mark is None:
+        sub = desk.open_run.sub_agent
+        if desk.open_run.run.mark is None and sub is None:  # a sub-agent's session has its title
             desk.on_prompt(model, stored, user)
         processes = desk.open_processes()
         if record.kind == "prompt":  # a sub-agent's tools have none (CW 7.6)
@@ -102,7 +108,7 @@ class PromptRun:
             TurnInput(
                 session_id=record.session_id,
                 run_id=record.id,
-                workspace_path=desk.home.path,
+                workspace_path=self._directory(),
                 system=system,
                 history=(*shown, user),
                 limits=wanted,
@@ -115,6 +121,7 @@ class PromptRun:
                 covers=partial(desk.covered_behind, compaction.places(stored)),
                 taken=transcript.call_ids(stored),
                 hooks=desk.hooks,
+                sub_agent=sub is not None,
             ),
             journal,
         )
@@ -139,16 +146,22 @@ class PromptRun:
     def _read_setup(self, model: Model) -> tuple[WorkspaceSetup, Model, str]:
         kit, path = self.desk.home.kit, self.desk.home.path
         setup = kit.setup(path)
-        record = self.desk.row.request.record
+        record, sub = self.desk.row.request.record, self.desk.open_run.sub_agent
         if record is not None:
             model = kit.recording(model, record)
         system = prompts.system_prompt(
-            path,
+            self._directory(),
             is_git=(path / ".git").exists(),
             today=datetime.now(UTC).date().isoformat(),
             files=prompts.read_context_files(path, setup.context_paths),
+            sub_agent=sub.task.instructions if sub is not None else None,
         )
         return setup, model, system
+
+    def _directory(self) -> Path:
+        """Where it works: the workspace, unless a sub-agent was given another place."""
+        sub = self.desk.open_run.sub_agent
+        return (sub.task.directory if sub is not None else None) or self.desk.home.path
 
     # --- tools ----------------------------------------------------------------------------
 
@@ -162,7 +175,7 @@ class PromptRun:
         journal = self.desk.journal
         return ToolContext(
             workspace_id=journal.workspace_id,
-            workspace_path=self.desk.home.path,
+            workspace_path=self._directory(),
             session_id=journal.session_id,
             run_id=journal.run_id,
             ask=lambda ask: self._ask(call_id, ask, setup),
@@ -172,6 +185,7 @@ class PromptRun:
             env=setup.environment(),
             config=setup.tool_config,
             jobs=self.desk.jobs,
+            agents=self._agents,
             questions=(
                 partial(self._ask_questions, call_id, _rules(setup)) if self._asks() else None
             ),
@@ -181,7 +195,9 @@ class PromptRun:
         return self.desk.row.request.permission_mode or self.desk.home.default_mode()
 
     def _offers(self, tool: Tool) -> bool:
-        spec = tool.spec
+        spec, sub = tool.spec, self.desk.open_run.sub_agent
+        if sub is not None:
+            return spec.name in sub.task.tools and not spec.needs_person
         return (self._asks() or not spec.needs_person) and not spec.for_sub_agents
 
     def _asks(self) -> bool:
@@ -199,6 +215,8 @@ class PromptRun:
             run, rules = self.desk.open_run.run, _rules(setup)
             decision = await ask_person(home.waiting, run, record, call_id, ask, rules)
             self.unallowed.discard(call_id)
+        if decision.stop_turn and self.desk.open_run.sub_agent is not None:
+            self.desk.open_run.sub_agent.stopped = True
         return decision
 
     async def _ask_questions(
