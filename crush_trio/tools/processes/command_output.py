@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -9,10 +11,18 @@ from collections.abc import Callable
 import trio
 
 from crush_trio.agent.ports import ShellResult
-from crush_trio.limits import OUTPUT_ABANDON_S, OUTPUT_CHUNK_BYTES, OUTPUT_DRAIN_BYTES
+from crush_trio.limits import (
+    OUTPUT_ABANDON_S,
+    OUTPUT_CHUNK_BYTES,
+    OUTPUT_DRAIN_BYTES,
+    OUTPUT_PIPE_BYTES,
+)
 from crush_trio.tools.processes.capture import StreamCapture
 from crush_trio.tools.processes.launched import Launched
 from crush_trio.tools.processes.spill import CallSpill
+
+
+_SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)  # Linux
 
 
 class CommandOutput:
@@ -39,6 +49,7 @@ class CommandOutput:
         self._out = StreamCapture("stdout", on_output)
         self._err = StreamCapture("stderr", on_output)
         self._spilling = trio.Lock()  # a `CallSpill` takes one piece at a time
+        self._widened: set[int] = set()
 
     async def follow(self, launched: Launched) -> None:
         """Read both pipes until the shell has exited, then what they hold at that moment."""
@@ -57,10 +68,13 @@ class CommandOutput:
 
     async def _read_piece(self, fd: int, stream: StreamCapture) -> int:
         """Take what the pipe holds now, if anything; how many bytes that was."""
+        wide = fd in self._widened
         try:
-            data = os.read(fd, OUTPUT_CHUNK_BYTES)
+            data = os.read(fd, OUTPUT_PIPE_BYTES if wide else OUTPUT_CHUNK_BYTES)
         except BlockingIOError:
             return 0
+        if len(data) == OUTPUT_CHUNK_BYTES and not wide:
+            self._widen(fd)
         stream.feed(data)
         with trio.CancelScope(shield=True):  # bound: one write; else a read piece would be lost
             async with self._spilling:
@@ -70,6 +84,16 @@ class CommandOutput:
                     self.spill.feed(data)
         self._on_growth()
         return len(data)
+
+    def _widen(self, fd: int) -> None:
+        """Give a pipe that was found full more room: each piece costs a turn of a thread.
+
+        Not from the start: what all pipes of a user may hold together is bounded by the kernel.
+        """
+        self._widened.add(fd)
+        if _SET_PIPE_SIZE is not None:
+            with contextlib.suppress(OSError):  # the user's share is used up: it stays as it is
+                fcntl.fcntl(fd, _SET_PIPE_SIZE, OUTPUT_PIPE_BYTES)
 
     async def drain(self, launched: Launched) -> None:
         """Read what lies in the pipes. A background process may write for ever: hence a bound."""
