@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import trio
 
 from crush_trio.agent.ports import (
     Emit,
+    HasSmaller,
     Model,
     ModelError,
     ModelEvent,
@@ -70,6 +71,7 @@ class RecordingModel:
         self._secrets = secrets
         self._steps: list[RecordedStep] = []
         self._summaries: list[RecordedStep] = []
+        self._sub_agents: list[RecordedStep] = []
         check_record_file(path)
         try:
             with path.open("xb") as file:  # "x" claims the name: nothing is ever overwritten
@@ -95,18 +97,23 @@ class RecordingModel:
             ModelError: The recorded model's own, or ``record_failed`` if the file could not be
                 written.
         """
+        return await self.recorded(self._model, request, emit)
+
+    async def recorded(self, model: Model, request: ModelRequest, emit: Emit) -> StepEnd:
+        """As `stream`, of a model that works beside the recorded one."""
         if request.title:  # titles are not recorded
-            return await self._model.stream(request, emit)
+            return await model.stream(request, emit)
         prompt, number = prompt_of(request)
         step = RecordedStep(request.run_id, prompt, number, trio.current_time())
-        (self._summaries if request.summary else self._steps).append(step)
+        steps = self._sub_agents if request.sub_agent else self._steps
+        (self._summaries if request.summary else steps).append(step)
 
         def both(event: ModelEvent) -> None:
             step.add(event, trio.current_time())
             emit(event)
 
         try:
-            end = await self._model.stream(request, both)
+            end = await model.stream(request, both)
         except ModelError as exc:
             step.failed(exc, trio.current_time())
             self._write()
@@ -125,23 +132,30 @@ class RecordingModel:
         """The recorded model's; titles are not recorded."""
         return self._model.titler() if isinstance(self._model, Titler) else None
 
+    def smaller(self) -> Model | None:
+        """The recorded model's; what it streams gets into the same file."""
+        found = self._model.smaller() if isinstance(self._model, HasSmaller) else None
+        return None if found is None else _Beside(self, found)
+
     def _script(self) -> bytes:
         info = self._model.info
         facts = {name: getattr(info, name) for name in attrs.fields_dict(ModelFacts)}
         facts["name"] = info.name or info.model
-        several = len({step.run_id for step in self._steps}) > 1
         secrets = secrets_among(self._secrets())
         value: dict[str, Any] = {
             "version": 1,
             "model": facts,
-            "steps": [step.to_json(only_for_its_prompt=several) for step in self._steps],
+            "steps": _to_json(self._steps),
         }
+        if self._sub_agents:
+            value["sub_agents"] = _to_json(self._sub_agents)
         if self._summaries:
             summaries = [step.to_json(only_for_its_prompt=False) for step in self._summaries]
             value["summary"] = summaries
         if secrets:
-            for step in (*value["steps"], *value.get("summary", ())):
-                step["actions"] = masked_actions(step["actions"], secrets)
+            for where in ("steps", "sub_agents", "summary"):
+                for step in value.get(where, ()):
+                    step["actions"] = masked_actions(step["actions"], secrets)
             value = masked(value, secrets)
         return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
@@ -156,3 +170,23 @@ class RecordingModel:
                 f"{self._path} cannot be written: {exc.strerror or exc}",
                 title="Recording failed",
             ) from exc
+
+
+@attrs.frozen
+class _Beside:
+    """A model that works beside the recorded one, for its sub-agents."""
+
+    recording: RecordingModel
+    model: Model
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.model.info
+
+    async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
+        return await self.recording.recorded(self.model, request, emit)
+
+
+def _to_json(steps: Sequence[RecordedStep]) -> list[dict[str, Any]]:
+    several = len({step.run_id for step in steps}) > 1
+    return [step.to_json(only_for_its_prompt=several) for step in steps]

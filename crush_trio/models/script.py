@@ -38,7 +38,8 @@ ENDED: Final = "(The script has ended.)"
 
 
 class ScriptModel:
-    """Plays a script: the n-th request of a run gets the n-th step that matches its prompt.
+    """Plays a script: the n-th request of a run gets the n-th step that matches its prompt, that
+    of a sub-agent's run the n-th of those for sub-agents.
 
     It keeps no state, so that one instance serves any number of runs, and a run that a restart
     has interrupted would see the same.
@@ -60,7 +61,10 @@ class ScriptModel:
             provider="script",
             model=str(self._path),
             **{**attrs.asdict(facts), "name": facts.name or self._path.stem},
-            reports_cost=any(step.cost_usd is not None for step in self._script.steps),
+            reports_cost=any(
+                step.cost_usd is not None
+                for step in (*self._script.steps, *self._script.sub_agents)
+            ),
         )
 
     async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
@@ -102,21 +106,23 @@ class ScriptModel:
 
     def _step(self, request: ModelRequest) -> s.Step | None:
         prompt, number = prompt_of(request)
+        script = self._script
         steps = [
             step
-            for step in self._script.steps
+            for step in (script.sub_agents if request.sub_agent else script.steps)
             if step.when is None or step.when.matches(prompt, number)
         ]
         index = request.step - 1
         if index < len(steps):
             return steps[index]
-        if self._script.then == "repeat" and steps:
+        if script.then == "repeat" and steps:
             return steps[index % len(steps)]
-        if self._script.then == "end":
+        if script.then == "end":
             return None
+        what = "sub_agents" if request.sub_agent else "steps"
         raise ModelError(
             "script_exhausted",
-            f"{self._path} has {len(steps)} steps for this prompt, and request {request.step} "
+            f"{self._path} has {len(steps)} {what} for this prompt, and request {request.step} "
             'of the run needs one more: add it, or set "then" to "end" or "repeat".',
             title="Script exhausted",
         )

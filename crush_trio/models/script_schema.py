@@ -217,7 +217,8 @@ class Script:
     """A whole file. ``then`` says what comes when a run asks for more steps than there are.
 
     Without ``title`` it offers no titles. The n-th summary that a run asks for plays the n-th step
-    of ``summary``, further ones the last.
+    of ``summary``, further ones the last. Runs of sub-agents play ``sub_agents``, all others
+    ``steps``.
     """
 
     steps: tuple[Step, ...]
@@ -226,6 +227,7 @@ class Script:
     then: str = attrs.field(default="error", metadata=rule(one_of=THEN))
     title: Title | None = None
     summary: tuple[Step, ...] = ()
+    sub_agents: tuple[Step, ...] = ()
 
 
 def load_script(path: Path) -> Script:
@@ -295,7 +297,8 @@ def _read_action(value: Any, path: str, mistakes: list[str]) -> Any:
 
 
 def _check_order(script: Script, mistakes: list[str]) -> None:
-    for where, steps in (("steps", script.steps), ("summary", script.summary)):
+    for where in ("steps", "summary", "sub_agents"):
+        steps: tuple[Step, ...] = getattr(script, where)
         for number, step in enumerate(steps):
             for place, action in enumerate(step.actions[:-1]):
                 if isinstance(action, Error | Silence | Cut):

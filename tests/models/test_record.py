@@ -13,6 +13,7 @@ import trio
 
 from crush_trio.agent.ports import (
     Emit,
+    Model,
     ModelError,
     ModelEvent,
     ModelInfo,
@@ -24,7 +25,7 @@ from crush_trio.agent.ports import (
 )
 from crush_trio.models.record import RecordingModel
 from crush_trio.models.script import ScriptModel
-from crush_trio.models.script_schema import load_script
+from crush_trio.models.script_schema import load_script, parse_script
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import RunId
 from tests.models.kit import play, request, script, script_of, text_of, user
@@ -213,6 +214,31 @@ async def test_a_recorded_summary_is_played_again_as_one(tmp_path: Path) -> None
     again = replay(tmp_path / "made.json")
     assert text_of((await play(again, summary))[0]) == "b"
     assert text_of((await play(again, request()))[0]) == "a"
+
+
+async def test_what_sub_agents_do_is_recorded_as_theirs_whichever_model_they_have(
+    tmp_path: Path,
+) -> None:
+    """CW 7.5: a small model beside the recorded one writes into the same file."""
+
+    class WithSmaller(ScriptModel):
+        def smaller(self) -> Model | None:
+            return script_of(sub_agents=[{"actions": [{"text": "by the small one"}]}])
+
+    task = attrs.evolve(request(), sub_agent=True)
+    raw = '{"steps":[{"actions":[{"text":"mine"}]}],"sub_agents":[{"actions":[{"text":"I"}]}]}'
+    recording = RecordingModel(WithSmaller(parse_script(raw), tmp_path), tmp_path / "made.json")
+    small = recording.smaller()
+    assert small is not None
+    assert small.info.provider == "script"
+    for model, asked in ((recording, request()), (small, task), (recording, task)):
+        await model.stream(asked, lambda _event: None)
+    made = orjson.loads((tmp_path / "made.json").read_bytes())
+    assert [len(made[where]) for where in ("steps", "sub_agents")] == [1, 2]
+    again = replay(tmp_path / "made.json")
+    assert text_of((await play(again, task))[0]) == "by the small one"
+    assert text_of((await play(again, request()))[0]) == "mine"
+    assert RecordingModel(script(), tmp_path / "other.json").smaller() is None
 
 
 async def test_a_title_is_passed_through_and_not_recorded(tmp_path: Path) -> None:

@@ -308,3 +308,17 @@ async def test_a_summary_among_the_messages_is_not_counted_as_a_prompt() -> None
     second = {"actions": [{"text": "second"}], "when": {"prompt_number": 2}}
     model = script_of(second, {"actions": [{"text": "first"}], "when": {"prompt_number": 1}})
     assert text_of((await play(model, request(shown, user("go"))))[0]) == "first"
+
+
+async def test_a_sub_agent_plays_its_own_steps_and_nobody_else_does() -> None:
+    """CW 7.5: its task is the prompt that `when` speaks of."""
+    model = script_of(
+        {"actions": [{"text": "mine"}]},
+        sub_agents=[{"actions": [{"text": "found"}], "when": {"prompt_contains": "parser"}}],
+    )
+    asked = attrs.evolve(request(user("the parser")), sub_agent=True)
+    assert text_of((await play(model, asked))[0]) == "found"
+    assert text_of((await play(model, attrs.evolve(asked, sub_agent=False)))[0]) == "mine"
+    for wrong, given in ((request(user("other")), model), (asked, script({"text": "mine"}))):
+        with pytest.raises(ModelError, match="0 sub_agents for this prompt"):
+            await play(given, attrs.evolve(wrong, sub_agent=True))

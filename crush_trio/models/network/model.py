@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class NetworkModel:
-    """Asks a provider, again where that helps; `agent.ports.Model` and `Titler`.
+    """Asks a provider, again where that helps; `agent.ports.Model`, `Titler`, `HasSmaller`.
 
     One instance serves any number of runs. Between requests it keeps nothing but what the
     provider's access expanded to: a ``$(command)`` runs once, and again when the key is refused.
@@ -73,6 +73,10 @@ class NetworkModel:
     def titler(self) -> Model | None:
         """What to ask for a title."""
         return self if self._titler is None else self._titler()
+
+    def smaller(self) -> Model | None:
+        """The small model that goes with it, if it is another."""
+        return None if self._titler is None else self._titler()
 
     async def stream(self, request: ModelRequest, emit: Emit) -> StepEnd:
         """See `agent.ports.Model`. Before each further attempt `StreamReset` is emitted.
