@@ -20,7 +20,7 @@ EXAMPLES = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 
 def test_each_example_on_the_page_is_a_script() -> None:
     scripts = [s.parse_script(example) for example in EXAMPLES]
-    assert [len(script.steps) for script in scripts] == [4, 1]
+    assert [len(script.steps) for script in scripts] == [4, 2, 1]
 
 
 async def test_the_example_does_what_the_page_says(autojump_clock: trio.testing.MockClock) -> None:
