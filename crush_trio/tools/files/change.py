@@ -11,6 +11,7 @@ import trio
 from crush_trio.agent.ports import FileChange, PermissionAsk, ToolContext, ToolResult
 from crush_trio.tools.arguments import ToolProblem, demand
 from crush_trio.tools.files.edits import Difference, difference
+from crush_trio.tools.files.landing import Version
 from crush_trio.tools.files.text_file import BOM, TextFile, read_text, replace_file
 from crush_trio.tools.paths import FILE_WORK, Place, place_of
 
@@ -72,16 +73,20 @@ def demand_fresh(target: Target, context: ToolContext) -> None:
     Raises:
         ToolProblem: It was not, or was.
     """
-    if target.old is None:
+    demand_fresh_version(target.path, None if target.old is None else target.old.version, context)
+
+
+def demand_fresh_version(path: str, found: Version | None, context: ToolContext) -> None:
+    """The same for a file of any kind, by its state; ``None``: there is no such file."""
+    if found is None:
         return
-    read_ns = context.last_read(target.path)
+    read_ns = context.last_read(path)
     if read_ns is None:
         raise ToolProblem(NOT_READ)
-    changed_ns = target.old.version.mtime_ns
-    if changed_ns > read_ns:
+    if found.mtime_ns > read_ns:
         raise ToolProblem(
-            f"file {target.path} has been modified since it was last read "
-            f"(modified {_clock(changed_ns)}, last read {_clock(read_ns)}). View it again first"
+            f"file {path} has been modified since it was last read "
+            f"(modified {_clock(found.mtime_ns)}, last read {_clock(read_ns)}). View it again first"
         )
 
 

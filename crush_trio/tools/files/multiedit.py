@@ -12,7 +12,8 @@ from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered
 from crush_trio.tools.files.change import Target, change, changed_result, demand_fresh, look_at
 from crush_trio.tools.files.edits import TOLERANT_NOTE, edit_file
-from crush_trio.tools.files.text_file import TextFile, Version
+from crush_trio.tools.files.landing import Version
+from crush_trio.tools.files.text_file import TextFile
 
 _EDIT: dict[str, Any] = arguments.schema(
     ("old_string", "new_string"),

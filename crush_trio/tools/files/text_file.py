@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +13,11 @@ import attrs
 
 from crush_trio.limits import EDIT_FILE_BYTES
 from crush_trio.tools.arguments import ToolProblem
-from crush_trio.tools.paths import open_directory, sync_directory
+from crush_trio.tools.files.landing import Landing, Version, version_of
+from crush_trio.tools.paths import open_directory
 
 BOM = "\ufeff"
 _SNIFF_BYTES = 8_192
-
-
-@attrs.frozen
-class Version:
-    """What tells one state of a file from the next."""
-
-    inode: int
-    size: int
-    mtime_ns: int
 
 
 @attrs.frozen
@@ -107,11 +98,7 @@ def read_text(path: Path) -> TextFile | None:
     bom = text.startswith(BOM)
     text = text.removeprefix(BOM)
     crlf = "\n" in text and text.count("\r\n") == text.count("\n")
-    return TextFile(text, bom, crlf, _version(found))
-
-
-def _version(found: os.stat_result) -> Version:
-    return Version(found.st_ino, found.st_size, found.st_mtime_ns)
+    return TextFile(text, bom, crlf, version_of(found))
 
 
 def replace_file(path: Path, content: str, expected: Version | None) -> int:
@@ -135,41 +122,6 @@ def replace_file(path: Path, content: str, expected: Version | None) -> int:
         data = content.encode("utf-8")
     except UnicodeEncodeError as problem:
         raise ToolProblem("the content holds a lone surrogate, which no file can") from problem
-    with open_directory(path.parent, create=expected is None) as directory:
-        name = f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, 0o666 if expected is None else 0o600, dir_fd=directory)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                _take_over(fd, directory, path, expected)
-                os.fsync(fd)
-                written_ns = os.fstat(fd).st_mtime_ns
-            if expected is None:
-                # `link` refuses where `rename` would replace what appeared meanwhile.
-                os.link(name, path.name, src_dir_fd=directory, dst_dir_fd=directory)
-                os.unlink(name, dir_fd=directory)
-            else:
-                os.rename(name, path.name, src_dir_fd=directory, dst_dir_fd=directory)
-        except BaseException:
-            with contextlib.suppress(OSError):  # the first problem is the one to report
-                os.unlink(name, dir_fd=directory)
-            raise
-        with contextlib.suppress(PermissionError):  # a directory that may be written, not read
-            sync_directory(directory)
-    return written_ns
-
-
-def _take_over(fd: int, directory: int, path: Path, expected: Version | None) -> None:
-    """Check that the old file is still the expected one; take its mode and owner."""
-    try:
-        found = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        found = None
-    if (None if found is None else _version(found)) != expected:
-        raise ToolProblem(f"{path} has changed since it was looked at; nothing was written")
-    if found is not None:
-        with contextlib.suppress(PermissionError):  # another's file: the new one is ours
-            os.fchown(fd, found.st_uid, found.st_gid)
-        os.fchmod(fd, stat.S_IMODE(found.st_mode))
+    with contextlib.closing(Landing(path, expected)) as landing:
+        landing.write(data)
+        return landing.commit()
