@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from crush_trio.cli.live_text import LiveText
 from crush_trio.cli.output import note, stderr_is_terminal
-from crush_trio.cli.render import ToolLines, status_text
-from crush_trio.client.shapes import JsonObject, child
+from crush_trio.cli.render import ToolLines, current_todo, status_text
+from crush_trio.client.shapes import JsonObject, child, text
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -33,6 +33,7 @@ class Progress:
         self._tools = ToolLines(_LINE_CHARS)
         self._said = LiveText()
         self._record: JsonObject = {}
+        self._at = ""
         self._began = 0.0
         self._status: Status | None = None
 
@@ -63,7 +64,13 @@ class Progress:
         if not self._lines:
             return
         if frame.get("type") == "run":
-            self._record = child(child(frame, "payload"), "payload")
+            record = child(child(frame, "payload"), "payload")
+            # A sub-agent's tools are shown; what the run itself waits for is its own.
+            self._record = self._record if text(record, "parent_run") else record
+        if frame.get("type") == "session":
+            session = child(child(frame, "payload"), "payload")
+            if not text(session, "parent_session_id"):
+                self._at = current_todo(session)
         for line in self._tools.take(frame):
             self._print(line)
         self._said.take(frame)
@@ -95,6 +102,7 @@ class Progress:
         from rich.text import Text
 
         doing = status_text(self._record, self._tools.running, time.monotonic() - self._began)
+        doing = f"{doing} · {self._at}" if self._at else doing
         width = self._status.console.width if self._status is not None else 0
         said = self._said.end(width - len(doing) - _BESIDE_CHARS)
         line = Text(doing, no_wrap=True, overflow="ellipsis")

@@ -112,13 +112,15 @@ def failure_sentence(record: JsonObject) -> str:
 
 
 class ToolLines:
-    """Turns the frames of a run into one line per tool call and one per result."""
+    """Turns the frames of a run into one line per tool call and one per result; those of its
+    sub-agents are indented."""
 
     def __init__(self, width: int) -> None:
         self._width = width
         self._shown: set[str] = set()
         self._names: dict[str, str] = {}
         self.running = ""
+        self._top = ""
 
     def take(self, frame: JsonObject) -> list[str]:
         """The lines that ``frame`` adds."""
@@ -133,15 +135,19 @@ class ToolLines:
             return [f"? {one_line(text(payload, 'description'), self._width)}"]
         if kind != "message":
             return []
+        session = text(payload, "session_id")
+        self._top = self._top or session
+        indent = "" if session == self._top else "  "
         lines = []
         for part in children(payload, "parts"):
-            line = self._part(text(part, "type"), child(part, "data"))
+            line = self._part(text(part, "type"), child(part, "data"), session)
             if line:
-                lines.append(line)
+                lines.append(indent + line)
         return lines
 
-    def _part(self, kind: str, data: JsonObject) -> str:
+    def _part(self, kind: str, data: JsonObject, session: str) -> str:
         call = text(data, "id") if kind == "tool_call" else text(data, "tool_call_id")
+        call = f"{session} {call}"  # of a sub-agent they are others
         if kind == "tool_call" and data.get("finished") is True and call not in self._shown:
             self._shown.add(call)
             self.running = text(data, "name")
@@ -164,6 +170,24 @@ def tool_result(data: JsonObject, width: int) -> str:
     lines = content.count("\n") + 1 if content else 0
     said = content if lines <= 1 else f"{lines} lines"
     return one_line(f"{text(data, 'name')} {said}", width)
+
+
+def todos_text(session: JsonObject) -> str:
+    """A session's to-do list, one entry a line; empty without one."""
+    todos = children(session, "todos")
+    marks = {"completed": "✓", "in_progress": "→"}
+    lines = [
+        f"{marks.get(text(todo, 'status'), '·')} {one_line(text(todo, 'content'), 200)}"
+        for todo in todos
+    ]
+    return "\n".join(["── to do", *lines]) if lines else ""
+
+
+def current_todo(session: JsonObject) -> str:
+    """What is being done of a session's to-do list; empty if nothing is."""
+    todos = children(session, "todos")
+    now = (text(todo, "active_form") for todo in todos if text(todo, "status") == "in_progress")
+    return one_line(next(now, ""), 40)
 
 
 def message_text(message: JsonObject) -> str:

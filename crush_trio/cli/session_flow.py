@@ -9,7 +9,7 @@ from crush_trio.cli.brought import Brought
 from crush_trio.cli.link import Link, linked
 from crush_trio.cli.options import ServerFlags
 from crush_trio.cli.output import say, write_lines
-from crush_trio.cli.render import flat_part, message_text, table
+from crush_trio.cli.render import flat_part, message_text, table, todos_text
 from crush_trio.cli.sanitize import one_line
 from crush_trio.client.errors import BadUsage
 from crush_trio.client.shapes import JsonObject, children, number, required, text
@@ -51,6 +51,9 @@ async def show_session(flags: ServerFlags, cwd: str, wanted: str, as_json: bool)
         say(f"{text(session, 'id')}  {text(session, 'title')}")
         for message in messages:
             say("\n" + message_text(message))
+        todos = todos_text(session)
+        if todos:
+            say("\n" + todos)
     return 0
 
 

@@ -7,9 +7,15 @@ import attrs
 from crush_trio.protocol.ids import MessageId, SessionId
 
 
+TODO_STATUS = ("pending", "in_progress", "completed")
+
+
 @attrs.frozen
 class Todo:
-    """One line of a session's to-do list; ``status`` is pending, in_progress or completed."""
+    """One line of a session's to-do list; ``status`` is one of `TODO_STATUS`.
+
+    ``active_form`` is what it is called while somebody is at it.
+    """
 
     content: str
     status: str

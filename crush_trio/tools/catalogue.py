@@ -17,6 +17,7 @@ from crush_trio.tools.search.grep import GrepTool
 from crush_trio.tools.search.ls import LsTool
 from crush_trio.tools.shell.bash import BashTool
 from crush_trio.tools.shell.jobs import JobKillTool, JobOutputTool
+from crush_trio.tools.todos import TodosTool
 
 
 def builtin_tools(config: Mapping[str, Any]) -> tuple[Tool, ...]:
@@ -34,6 +35,7 @@ def builtin_tools(config: Mapping[str, Any]) -> tuple[Tool, ...]:
         LsTool(),
         MultiEditTool(),
         QuestionTool(),
+        TodosTool(),
         ViewTool(),
         WriteTool(),
     )

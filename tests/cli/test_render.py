@@ -9,12 +9,14 @@ import pytest
 from crush_trio.cli.render import (
     LiveText,
     ToolLines,
+    current_todo,
     failure_sentence,
     flat_part,
     message_text,
     runs_table,
     seconds,
     status_text,
+    todos_text,
 )
 from crush_trio.protocol.codec import to_json
 from crush_trio.protocol.messages import BinaryPart, TextPart, ToolCallPart, ToolResultPart
@@ -77,6 +79,27 @@ def test_a_call_and_its_result_are_told_once_and_the_running_tool_is_known() -> 
     assert tools.take(call) == []
     assert tools.take(message("tool", failed)) == ["✗ bash no"]
     assert tools.running == ""
+
+
+def test_what_a_sub_agent_calls_stands_further_in_also_by_an_id_that_was_there_before() -> None:
+    """CW 7.5: call ids are a session's own."""
+    tools = ToolLines(40)
+    call = message("assistant", part("tool_call", id="c", name="agent", input="{}", finished=True))
+    call["payload"]["payload"]["session_id"] = "s"
+    inner = message("assistant", part("tool_call", id="c", name="ls", input="{}", finished=True))
+    inner["payload"]["payload"]["session_id"] = "m$$c"
+    assert [tools.take(call), tools.take(inner)] == [["→ agent {}"], ["  → ls {}"]]
+    assert tools.running == "ls"
+
+
+def test_a_to_do_list_is_shown_with_what_is_done_and_what_is_being_done() -> None:
+    todos = [
+        {"content": "read", "status": "completed", "active_form": "Reading"},
+        {"content": "write\x1b[2J", "status": "in_progress", "active_form": "Writing\x1b[2J"},
+        {"content": "test", "status": "pending", "active_form": "Testing"},
+    ]
+    assert todos_text({"todos": todos}).splitlines() == ["── to do", "✓ read", "→ write", "· test"]
+    assert (current_todo({"todos": todos}), current_todo({}), todos_text({})) == ("Writing", "", "")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import trio
 
 from crush_trio.agent.ports import Decision, PermissionAsk, Tool, ToolCall, ToolContext, ToolResult
 from crush_trio.protocol.ids import RunId, SessionId, WorkspaceId
+from crush_trio.protocol.sessions import Todo
 from crush_trio.tools.processes.environment import tool_environment
 from crush_trio.tools.processes.run_processes import RunProcesses
 
@@ -26,6 +27,7 @@ class Desk:
     shown: list[tuple[str, str]] = attrs.Factory(list)
     reads: dict[str, int] = attrs.Factory(dict)
     on_ask: Any = None
+    todos: tuple[Todo, ...] = ()
     env: dict[str, str] = attrs.Factory(lambda: tool_environment(os.environ))
 
     async def ask(self, ask: PermissionAsk) -> Decision:
@@ -47,7 +49,12 @@ class Desk:
             processes=self.processes,
             env=self.env,
             config={},
+            todos=self.known_todos,
         )
+
+    async def known_todos(self) -> tuple[Todo, ...]:
+        await trio.lowlevel.checkpoint()
+        return self.todos
 
     async def call(self, tool: Tool, **arguments: Any) -> ToolResult:
         call = ToolCall("call-1", tool.spec.name, arguments)

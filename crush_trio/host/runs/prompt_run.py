@@ -33,7 +33,7 @@ from crush_trio.host.runs.run_agents import RunAgents
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.questions import Question, QuestionResponse
 from crush_trio.protocol.runs import Limits, Outcome, Usage
-from crush_trio.protocol.sessions import Session
+from crush_trio.protocol.sessions import Session, Todo
 from crush_trio.store.contract import Transaction
 
 
@@ -186,10 +186,19 @@ class PromptRun:
             config=setup.tool_config,
             jobs=self.desk.jobs,
             agents=self._agents,
+            todos=self._todos,
             questions=(
                 partial(self._ask_questions, call_id, _rules(setup)) if self._asks() else None
             ),
         )
+
+    async def _todos(self) -> tuple[Todo, ...]:
+        """The session's to-do list, also if this run's change of it is not durable yet."""
+        journal = self.desk.journal
+        if journal.todos is not None:
+            return journal.todos
+        found = await self.desk.home.store.session(journal.session_id)
+        return found[1].todos if found is not None else ()
 
     def _mode(self) -> str:
         return self.desk.row.request.permission_mode or self.desk.home.default_mode()
