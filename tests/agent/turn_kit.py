@@ -11,9 +11,11 @@ import trio
 
 from crush_trio.agent.budget import Progress
 from crush_trio.agent.compaction import Fullness
+from crush_trio.agent.hooks import NoHooks
 from crush_trio.agent.live import LiveMessage
 from crush_trio.agent.ports import (
     Decision,
+    Hooks,
     Model,
     PermissionAsk,
     ProcessHost,
@@ -147,7 +149,7 @@ def context(call_id: str) -> ToolContext:
     """What a call may use: hardly anything."""
 
     async def ask(wanted: PermissionAsk) -> Decision:
-        return Decision(allowed=False)
+        return Decision(allowed=wanted.allowed_by_hook)
 
     return ToolContext(
         workspace_id=WorkspaceId("w"),
@@ -169,6 +171,7 @@ def turn_of(
     limits: Limits | None = None,
     history: Sequence[Message] = (),
     fullness: Fullness | None = None,
+    hooks: Hooks | None = None,
 ) -> tuple[Turn, ListJournal]:
     """A turn that answers the prompt ``go``."""
     journal = ListJournal()
@@ -185,6 +188,7 @@ def turn_of(
         context=context,
         now_s=lambda: 0,
         fullness=fullness or Fullness(),
+        hooks=hooks or NoHooks(),
     )
     return Turn(given, journal), journal
 

@@ -12,6 +12,7 @@ import trio
 
 from crush_trio.agent.ports import HookPlace, HookSays, ProcessHost
 from crush_trio.limits import HOOK_ENV_BYTES, HOOKS_AT_ONCE
+from crush_trio.protocol.errors import Refused
 from crush_trio.tools.hooks.answer import read_answer
 from crush_trio.tools.hooks.configured import AFTER_TOOL, BEFORE_TOOL, RUN_ENDED, Hook, chosen
 
@@ -101,8 +102,9 @@ class CommandHooks:
                 spill_name="hook",
                 stdin=payload,
             )
-        except OSError as exc:
-            says = HookSays(hook.name, hook.matcher, problem=f"cannot be started: {exc.strerror}")
+        except (OSError, Refused) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else exc.message
+            says = HookSays(hook.name, hook.matcher, problem=f"cannot be started: {why}")
         else:
             says = read_answer(hook, result)
         if says.problem:  # what it wrote may repeat what the model or a file said: not for the log
