@@ -28,7 +28,6 @@ from crush_trio.protocol.messages import Message
 from crush_trio.protocol.models import ModelInfo as ModelInfo  # part of the port
 from crush_trio.protocol.questions import Question, QuestionResponse
 from crush_trio.protocol.runs import Usage
-from crush_trio.protocol.sessions import Todo
 
 # --- model --------------------------------------------------------------------------------
 
@@ -260,7 +259,7 @@ class ToolResult:
     ``metadata`` becomes JSON text in the result part. ``stop_turn`` ends the turn after this
     step (R70). ``denied`` counts this call as refused by the permission mode. ``read_paths`` are
     absolute paths the call has read or written, at ``read_at_ns`` (unix ns; 0 = at the commit);
-    ``changes`` are stored as file versions; ``todos`` replace the session's list.
+    ``changes`` are stored as file versions.
     """
 
     content: str
@@ -273,7 +272,6 @@ class ToolResult:
     read_paths: tuple[str, ...] = ()
     read_at_ns: int = 0
     changes: tuple[FileChange, ...] = ()
-    todos: tuple[Todo, ...] | None = None
 
 
 @attrs.frozen
@@ -321,11 +319,6 @@ AskQuestions: TypeAlias = Callable[
 """Asks a person questions with a confirm title and text."""
 
 
-async def no_todos() -> tuple[Todo, ...]:
-    """An empty list, for a context without a session's."""
-    return ()
-
-
 @attrs.frozen(eq=False)
 class ToolContext:
     """What one call may use. Everything here belongs to the run and ends with it.
@@ -338,7 +331,6 @@ class ToolContext:
         env: The fixed environment for tool processes (contract 7).
         jobs: What may outlive the run; ``None`` where there is nobody to own it.
         agents: Runs sub-agents; ``None`` where there may be none, as in a sub-agent.
-        todos: Gives the session's to-do list as it is now.
     """
 
     workspace_id: WorkspaceId
@@ -354,7 +346,6 @@ class ToolContext:
     questions: AskQuestions | None = None
     jobs: JobHost | None = None
     agents: SubAgents | None = None
-    todos: Callable[[], Awaitable[tuple[Todo, ...]]] = no_todos
 
     async def permission(self, ask: PermissionAsk) -> Decision:
         """The decision on ``ask``; it is made before the tool touches anything."""

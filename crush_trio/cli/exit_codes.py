@@ -63,6 +63,7 @@ CONFIGURATION_CODES: Final = frozenset(
         "provider_proxy",
         "provider_tls",
         "provider_url",
+        "sandbox_unavailable",
         "tls",
         "tools_unsupported",
         "unauthorized",

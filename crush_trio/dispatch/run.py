@@ -34,6 +34,7 @@ class Settings:
     patterns: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     record: str | None = None
     compact: bool | None = None
+    sandbox: str | None = None
 
     def fits(self, running: Settings) -> bool:
         """Whether a prompt with these settings may be folded into a run with ``running``'s."""
@@ -46,6 +47,7 @@ class Settings:
                 (self.patterns, running.patterns),
                 (self.record, running.record),
                 (self.compact, running.compact),
+                (self.sandbox, running.sandbox),
             )
         )
 

@@ -382,6 +382,7 @@ def _decision_state(row: RunRow, if_busy: str) -> Run:
         patterns if any(patterns) else None,
         request.record,
         request.compact,
+        request.sandbox,
     )
     return Run(
         row.record.id,

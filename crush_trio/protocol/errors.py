@@ -23,6 +23,7 @@ STATUS: Final[dict[str, int]] = {
     "command_empty": 400,
     "command_too_long": 400,
     "model_not_allowed": 400,
+    "sandbox_unavailable": 400,
     "unauthorized": 401,
     "forbidden": 403,
     "forbidden_origin": 403,

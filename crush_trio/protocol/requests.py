@@ -18,6 +18,7 @@ IF_BUSY = ("enqueue", "steer", "interrupt", "reject")
 IF_BUSY_WITHOUT_STEERING = ("enqueue", "interrupt", "reject")
 PERMISSION_MODES = ("ask", "deny", "allow")
 ON_DISCONNECT = ("continue", "cancel")
+SANDBOX_MODES = ("off", "read-only", "workspace-write")
 GRANT_ACTIONS = ("allow", "allow_session", "deny")
 
 
@@ -38,7 +39,8 @@ class PromptRequest:
     ``if_busy`` defaults to enqueue with a ``run_id`` and to steer without one. ``model`` is
     ``provider/model``. ``allow_tools`` and ``deny_tools`` are permission patterns (contract 7).
     ``record`` is the absolute path of a script file to be written, which must not exist.
-    ``compact: false`` leaves the conversation whole however long it gets (R63).
+    ``compact: false`` leaves the conversation whole however long it gets (R63). ``sandbox`` is one
+    of `SANDBOX_MODES`, and counts before the configured one.
     """
 
     session_id: str = ""
@@ -55,6 +57,7 @@ class PromptRequest:
     on_disconnect: str | None = None
     record: str | None = None
     compact: bool | None = None
+    sandbox: str | None = None
 
 
 @attrs.frozen

@@ -25,6 +25,7 @@ from crush_trio.limits import (
 from crush_trio.protocol.runs import LeftProcess
 from crush_trio.tools.processes import process_table
 from crush_trio.tools.processes.cgroup import Cgroup, launcher_cgroup
+from crush_trio.tools.sandbox.mechanism import CONFINE
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
@@ -76,10 +77,12 @@ class Launched:
         env: Mapping[str, str],
         cgroup: Cgroup | None = None,
         stdin: bytes = b"",
+        plan: bytes = b"",
     ) -> Launched:
         """Start ``argv`` in ``cwd`` with exactly ``env``, in a child of the server's ``cgroup``.
 
-        ``stdin`` is what it can read there, whether or not it does.
+        ``stdin`` is what it can read there, whether or not it does. ``plan`` is how it is to be
+        confined (`tools.sandbox.plan`); if that fails, it ends with 126 and has not been run.
 
         Raises:
             OSError: ``cwd`` does not exist, the arguments are too long, or no process can be made.
@@ -98,14 +101,17 @@ class Launched:
             bounds = (str(KILL_GRACE_S), str(LAUNCHER_GIVES_UP_S), str(int("LC_CTYPE" not in env)))
             group = "" if cgroup is None else str(cgroup.path)
             given = theirs.enter_context(_file_of(stdin)) if stdin else None
+            shut_in = theirs.enter_context(_file_of(plan)).fileno() if plan else None
+            sandbox = ("", "") if shut_in is None else (str(CONFINE), str(shut_in))
+            own = (*numbers, *bounds, group, *sandbox)
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-I", "-S", str(LAUNCHER), *numbers, *bounds, group, *argv],
+                [sys.executable, "-I", "-S", str(LAUNCHER), *own, *argv],
                 cwd=cwd,
                 env=dict(env),
                 stdin=subprocess.DEVNULL if given is None else given,
                 stdout=out_w,
                 stderr=err_w,
-                pass_fds=(control_r, status_w, out_r, err_r),
+                pass_fds=(control_r, status_w, out_r, err_r, *([shut_in] if shut_in else [])),
                 start_new_session=True,
             )
             ours.pop_all()

@@ -8,13 +8,16 @@ ends: when the control pipe closes, every descendant of the command is ended: TE
   is no way out, and "``waitpid`` says no children" means exactly "nothing is left".
 * The control pipe's only writer is the server. A server that dies, by whatever signal, closes it.
 * ``waitpid(-1)`` is right here and nowhere else: this process has no other children.
+* A sandboxed command is shut in by its own forked process before its first instruction
+  (`crush_trio/tools/sandbox/confine.py`); if that fails, it is not run.
 * Where the server has a cgroup, the command gets a child of it before its first instruction: then
   the kernel itself knows the whole tree, and ends it at one word, faster than it can fork. This
   process stays outside, so that a command cannot be confused with who watches over it.
 
 Arguments: control fd, status fd, read ends of the command's stdout and stderr, grace and total in
 seconds, 1 to take LC_CTYPE (which the interpreter adds by itself) out of the environment, the
-server's cgroup directory or nothing, argv.
+server's cgroup directory or nothing, the sandbox's file and the descriptor of its plan or two
+empty words, argv.
 Control bytes: ``k`` kill, ``d`` read the command's pipes from now on and forget what comes.
 Status lines: ``started PID``, ``exited CODE ALIVE``, ``ended KILLED``, ``left PID START COMMAND``.
 
@@ -144,7 +147,9 @@ class Launcher:
         grace: float,
         total: float,
         group: str,
+        sandbox: tuple[str, str],
     ) -> None:
+        self.sandbox = sandbox
         self.control = control
         self.status = status
         self.outputs = outputs
@@ -176,7 +181,7 @@ class Launcher:
     def start(self, argv: list[str]) -> None:
         self.shell = os.fork()
         if self.shell == 0:
-            become(argv, self.group)
+            become(argv, self.group, self.sandbox)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 1)  # so that the command's processes are the only writers of its pipes
         os.dup2(null, 2)
@@ -194,12 +199,23 @@ class Launcher:
             if pid == self.shell:
                 self.exited = True
                 code = os.waitstatus_to_exitcode(status)
-                alive = len(descendants()) if HAS_PROC else int(self.group_alive())
-                self.tell(f"exited {128 - code if code < 0 else code} {alive}")
+                self.tell(f"exited {128 - code if code < 0 else code} {self.alive()}")
 
     def tree(self) -> dict[int, int]:
         """Everything that is left of the command, by either way of knowing it."""
         return {**members(self.group), **descendants()}
+
+    def alive(self) -> int:
+        """How many processes the shell has left behind."""
+        if not HAS_PROC:
+            return int(self.group_alive())
+        return sum(not self.is_wrapping(pid) for pid in descendants())
+
+    def is_wrapping(self, pid: int) -> bool:
+        """Whether a process is the sandbox's own: the init of its PID namespace, or above it."""
+        if not self.sandbox[0]:
+            return False
+        return is_init(pid) or (pid == self.shell and command_of(pid) == "bwrap")
 
     def group_alive(self) -> bool:
         try:
@@ -222,7 +238,11 @@ class Launcher:
         if number == signal.SIGKILL and self.group:
             write(f"{self.group}/cgroup.kill", "1")  # at one word, also what forks meanwhile
         for pid, started in tree.items():
-            if number == signal.SIGKILL or (pid, started) not in self.killed:
+            if self.is_wrapping(pid):
+                # It ends with what it holds, or takes that with it: not before the grace is over.
+                if number == signal.SIGKILL:
+                    send(pid, started, number)
+            elif number == signal.SIGKILL or (pid, started) not in self.killed:
                 self.killed.add((pid, started))
                 send(pid, started, number)
                 send(pid, started, signal.SIGCONT)
@@ -280,8 +300,37 @@ def command_of(pid: int) -> str:
         return "?"
 
 
-def become(argv: list[str], group: str) -> None:
-    """Turn this forked child into the command, inside its cgroup; never returns."""
+def is_init(pid: int) -> bool:
+    """Whether a process is the first one of a PID namespace below ours."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            lines = file.read().split(b"\n")
+    except OSError:
+        return False
+    pids = next((line.split()[1:] for line in lines if line.startswith(b"NSpid:")), [])
+    return len(pids) > 1 and pids[-1] == b"1"
+
+
+def confined(argv: list[str], sandbox: tuple[str, str]) -> list[str]:
+    """Shut this process in as planned; what it is to become then.
+
+    Raises:
+        OSError: It could not be done.
+    """
+    import marshal
+    import types
+    from importlib.machinery import SourceFileLoader
+
+    module = types.ModuleType("confine")
+    SourceFileLoader("confine", sandbox[0]).exec_module(module)
+    with open(int(sandbox[1]), "rb") as file:
+        plan = marshal.load(file)  # made by the same interpreter
+    wrapped: list[str] = module.enter(plan, argv)
+    return wrapped
+
+
+def become(argv: list[str], group: str, sandbox: tuple[str, str]) -> None:
+    """Turn this forked child into the command, in its cgroup and sandbox; never returns."""
     code = 126
     try:
         if group:
@@ -293,6 +342,8 @@ def become(argv: list[str], group: str) -> None:
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if sandbox[0]:
+            argv = confined(argv, sandbox)
         os.execvpe(argv[0], argv, os.environ)
     except FileNotFoundError:
         code = 127
@@ -317,7 +368,10 @@ def main() -> None:
         own = stat_of(os.getpid())
         os.environ[MARK] = f"{os.getpid()}:{own[2] if own else 0}"
     group = make_group(sys.argv[8])
-    Launcher(control, status, [out, err], grace, total, group).run(sys.argv[9:])
+    sandbox = (sys.argv[9], sys.argv[10])
+    if sandbox[1]:
+        os.set_inheritable(int(sandbox[1]), False)
+    Launcher(control, status, [out, err], grace, total, group, sandbox).run(sys.argv[11:])
     os._exit(0)  # nothing here needs the interpreter's own end, which takes longer
 
 

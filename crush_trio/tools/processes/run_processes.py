@@ -18,6 +18,7 @@ from crush_trio.tools.processes.cgroup import Cgroup
 from crush_trio.tools.processes.command_output import CommandOutput
 from crush_trio.tools.processes.launched import Launched
 from crush_trio.tools.processes.spill import CallSpill, SpillArea
+from crush_trio.tools.sandbox.confinement import Confinement
 
 Live = tuple[LeftProcess, ...]
 
@@ -38,6 +39,7 @@ class RunProcesses:
         spill: Where output goes that does not fit into memory; shared by all runs.
         folder: Of the spill area, for this run's files.
         cgroup: The server's, if it has one; each command gets a child of it.
+        confinement: The sandbox of everything that is started; ``None`` for none.
         on_live: Called with `live()` whenever it has changed, so that it can be recorded for
             `tools.processes.recorded.kill_recorded`. Must not wait.
     """
@@ -48,8 +50,10 @@ class RunProcesses:
         on_live: Callable[[Live], None] | None = None,
         folder: str = "",
         cgroup: Cgroup | None = None,
+        confinement: Confinement | None = None,
     ) -> None:
         self._cgroup = cgroup
+        self._confinement = confinement
         self._spill = spill
         self._folder = folder
         self._on_live = on_live
@@ -112,11 +116,18 @@ class RunProcesses:
         timeout_s: float,
         stdin: bytes = b"",
     ) -> ShellResult:
-        """As `run_argv`, with the output going where the caller says."""
-        if self._closed:
-            raise trio.ClosedResourceError("this run has ended; nothing can be started in it")
+        """As `run_argv`, with the output going where the caller says.
+
+        Raises:
+            Refused: ``sandbox_unavailable``: it was to be confined, and cannot be.
+        """
+        self._demand_open()
         began_ms = time.time_ns() // 1_000_000
-        launched = await Launched.start(argv, cwd, env, self._cgroup, stdin)
+        plan = b""
+        if self._confinement is not None:
+            plan, env = await self._confinement.prepare(cwd, env)
+            self._demand_open()  # it took a while
+        launched = await Launched.start(argv, cwd, env, self._cgroup, stdin, plan)
         self._started += 1
         self._launched.append(launched)
         completed = False
@@ -141,6 +152,10 @@ class RunProcesses:
                 await call.abandon(launched)  # noqa: ASYNC102  # so does this
             launched.hand_over_output()
         return result
+
+    def _demand_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this run has ended; nothing can be started in it")
 
     async def _let_be(self, launched: Launched) -> None:
         """The shell has exited: go on without its launcher, or leave it to `aclose`."""
@@ -184,4 +199,6 @@ class RunProcesses:
         await self._end_together(tuple(self._launched))
         self._left |= {one.pid: one for one in self.live()}
         left = process_table.still_there(self._left.values())
+        if self._confinement is not None:
+            await self._confinement.aclose()
         return ProcessReport(started=self._started, killed=self._killed, left=left)

@@ -1,0 +1,74 @@
+"""What the launcher's child is to do to itself before it becomes a sandboxed command."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import socket
+from pathlib import Path
+from typing import Final, Literal
+
+import attrs
+
+from crush_trio.agent.ports import Sandbox
+from crush_trio.limits import SANDBOX_PROCESSES
+from crush_trio.tools.sandbox import bubblewrap
+from crush_trio.tools.sandbox.filter import program
+
+_NETWORK: Final = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_NETLINK", 16))
+_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
+
+
+@attrs.frozen
+class Mechanism:
+    """A way to confine a command that was tried and works here.
+
+    Args:
+        name: ``bubblewrap``, or ``landlock`` with a system call filter.
+        program: Path of ``bwrap``.
+        new_user: Whether bubblewrap makes a user namespace; root may do without.
+        abi: Of Landlock; 0 if it is not what confines.
+    """
+
+    name: Literal["bubblewrap", "landlock"]
+    program: str = ""
+    new_user: bool = True
+    abi: int = 0
+
+
+def plan_for(mechanism: Mechanism, sandbox: Sandbox, *, private_tmp: Path, cwd: Path) -> bytes:
+    """The plan, as `tools.sandbox.confine` reads it. Looks at files, and blocks while it does."""
+    wraps = mechanism.name == "bubblewrap"
+    # A network namespace has no way out; without one there must be no sockets at all.
+    families = _NETWORK if sandbox.network or wraps else ()
+    wrap = None
+    if wraps:
+        wrap = bubblewrap.arguments(
+            mechanism.program,
+            sandbox,
+            private_tmp=private_tmp,
+            cwd=cwd,
+            new_user=mechanism.new_user,
+        )
+    return marshal.dumps(
+        {
+            "wrap": wrap,
+            "filter": program(os.uname().machine, map(int, families)),
+            "limits": {"RLIMIT_CORE": 0, "RLIMIT_NPROC": _processes_now() + SANDBOX_PROCESSES},
+            "network": sandbox.network,
+            "hidden": [*map(str, sandbox.hidden), "/dev"],
+            "readable": [*map(str, sandbox.readable), str(sandbox.workspace)],
+            "writable": [*map(str, sandbox.writable), str(private_tmp)],
+            "devices": [f"/dev/{name}" for name in _DEVICES],
+            "capabilities": list(bubblewrap.KEPT_CAPABILITIES),
+        }
+    )
+
+
+def _processes_now() -> int:
+    """How many threads the machine has: the user's own, which the bound counts too, are fewer."""
+    try:
+        with open("/proc/loadavg", encoding="ascii") as file:
+            return int(file.read().split()[3].partition("/")[2])
+    except (OSError, ValueError, IndexError):
+        return SANDBOX_PROCESSES
