@@ -120,6 +120,7 @@ CONTEXT_DIRECTORY = 1_000  # entries of a directory named as context; the rest i
 ASK_DEADLINE_S = 10 * 60.0  # an unanswered permission is denied, a question cancelled (contract 7)
 ASK_DEADLINE_MIN_S = 1  # the bounds of `permissions.deadline_s`; another value is refused
 ASK_DEADLINE_MAX_S = 24 * 3600
+ASK_QUIET_S = 0.3  # between what a person is shown and the prompt; keys pressed until then are lost
 DENIAL_MESSAGE_CHARS = 2_000  # of what a person says with a denial; the rest is cut
 TRUNCATED_CHARS = 256  # the shortest beginning of a long string that stands for it in an answer
 QUESTIONS_MAX = 5  # of one call of `question`; more are refused (CW 6.2)
@@ -176,8 +177,8 @@ BASH_COMMAND_BYTES = 100 * 1024  # a longer command is refused (the kernel's bou
 SAFE_GIT_TIMEOUT_S = 30.0  # a git command that needed no permission; then it is killed
 SAFE_COMMAND_BYTES = 4096  # a longer command line needs permission, whatever it does
 SAFE_COMMAND_STEPS = 32  # simple commands in one; with more of them it needs permission
-SHELL_PARSE_BYTES = 16 * 1024  # given to the shell's grammar; a longer line counts as not understood
-SHELL_PARSE_SIGNS = 256  # operators and the like in it; the parser's cost grows with their square
+SHELL_PARSE_BYTES = 8 * 1024  # given to the shell's grammar; a longer line counts as not understood
+SHELL_PARSE_SIGNS = 192  # operators and the like in it; the parser's cost grows with their square
 SHELL_PARSE_DEPTH = 3  # command lines inside words of command lines (sh -c) that are read as well
 VIEW_SCAN_BYTES = 256 * 1024 * 1024  # read to reach `offset`; beyond it the call says so
 VIEW_IMAGE_BYTES = 5 * 1024 * 1024  # a larger image is not shown to the model
@@ -194,6 +195,9 @@ PATTERN_CHARS = 10_000  # of a regular expression or glob from outside; a longer
 PATTERN_MEMORY_BYTES = 8 * 1024 * 1024  # for one such pattern's automaton; a larger one is refused
 IGNORE_FILE_BYTES = 256 * 1024  # of one .gitignore; a larger one is not applied
 DIFF_LINES = 4_000  # a larger change is described by its counts, without a diff
+
+TODOS_MAX = 50  # entries of a session's to-do list; a longer one is refused
+TODO_BYTES = 500  # of each text of an entry; a longer one is refused
 
 # --- fetching -----------------------------------------------------------------------------
 FETCH_S = 30.0  # fetch, web_fetch and download in all, unless `timeout` says otherwise

@@ -37,7 +37,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "host": ("agent", "dispatch", "journal", "protocol", "store.contract"),
     # The contract's ports and the journal's readers are what routes read records and events from.
     "server": ("host", "journal", "protocol", "store.contract"),
-    "config": ("protocol",),
+    # What may be fetched is read as the tools read it.
+    "config": ("http.hosts", "protocol"),
     "client": ("protocol",),
     "cli": ("client", "config", "protocol"),
     "__main__": ("cli.main",),

@@ -18,6 +18,7 @@ from crush_trio.config.shapes import (
     checked,
     json_schema,
 )
+from crush_trio.http.hosts import read_target
 from crush_trio.protocol.errors import ConfigError
 
 PROVIDER_TYPES = (
@@ -229,6 +230,25 @@ OPTIONS = Table(
             "How attention is asked for.", choices=("auto", "native", "osc", "bell", "disabled")
         ),
         "disabled_skills": ListOf("Skills that are left out.", _NAME),
+        "fetch_allow": ListOf(
+            "Hosts, addresses and networks that are not public and that fetch may reach.",
+            Text("HOST, HOST:PORT, an address or a network.", reads=read_target),
+        ),
+        "sandbox": Short(
+            "What commands of runs may touch; a string is its mode.",
+            "mode",
+            Table(
+                "What commands of runs may touch.",
+                {
+                    "mode": Text(
+                        "Off, nothing written, or only the workspace.",
+                        choices=("off", "read-only", "workspace-write"),
+                    ),
+                    "network": Flag("Leave them the network."),
+                    "writable": ListOf("Further places they may write, absolute or ~/….", _PATHS),
+                },
+            ),
+        ),
         "env_allow": ListOf("Further environment variables tool processes get.", _NAME),
     },
 )

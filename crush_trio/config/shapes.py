@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
@@ -16,7 +16,8 @@ class Text:
     """A string. ``secret`` values are masked when shown, of ``url`` values only the risky parts.
 
     ``expands`` says that it is a template (`config.expand`), ``regex`` that it is a regular
-    expression of RE2, which takes linear time, or the one sign ``*``.
+    expression of RE2, which takes linear time, or the one sign ``*``. ``reads`` raises
+    `ValueError` with what was expected if it cannot read the value.
     """
 
     about: str
@@ -25,6 +26,7 @@ class Text:
     url: bool = False
     expands: bool = False
     regex: bool = False
+    reads: Callable[[str], object] | None = None
 
 
 @attrs.frozen
@@ -76,7 +78,16 @@ class Table:
     required: tuple[str, ...] = ()
 
 
-Shape: TypeAlias = Text | Number | Flag | Anything | ListOf | MapOf | Table
+@attrs.frozen
+class Short:
+    """A table, or a string in its place, which is short for the table with this one key."""
+
+    about: str
+    key: str
+    table: Table
+
+
+Shape: TypeAlias = Text | Number | Flag | Anything | ListOf | MapOf | Table | Short
 
 
 class MismatchError(Exception):
@@ -146,6 +157,12 @@ def checked(shape: Shape, value: Any, path: str, unknown: list[str]) -> Any:
             }
         case Table():
             return _table(shape, value, path, unknown)
+        case Short():
+            if type(value) is str:
+                return {shape.key: checked(shape.table.keys[shape.key], value, path, unknown)}
+            if type(value) is not dict:
+                raise MismatchError(path, f"expected a string or a table, not {json_name(value)}")
+            return _table(shape.table, value, path, unknown)
 
 
 def _of(expected: type[Any], words: str, value: Any, path: str) -> Any:
@@ -157,6 +174,11 @@ def _of(expected: type[Any], words: str, value: Any, path: str) -> Any:
 def _text(shape: Text, value: Any, path: str) -> Any:
     if shape.regex:
         return _regex(_of(str, "a string", value, path), path)
+    if shape.reads is not None:
+        try:
+            shape.reads(_of(str, "a string", value, path))
+        except ValueError as problem:
+            raise MismatchError(path, str(problem)) from None
     if not shape.choices:
         return _of(str, "a string", value, path)
     words = "one of " + ", ".join(json.dumps(choice) for choice in shape.choices)
@@ -255,6 +277,9 @@ def json_schema(shape: Shape) -> dict[str, Any]:
             return {"type": "array", "items": json_schema(shape.item), **about}
         case MapOf():
             return {"type": "object", "additionalProperties": json_schema(shape.value), **about}
+        case Short():
+            forms = [json_schema(shape.table.keys[shape.key]), json_schema(shape.table)]
+            return {"anyOf": forms, **about}
         case Table():
             keys = {name: json_schema(key) for name, key in shape.keys.items()}
             required = {"required": list(shape.required)} if shape.required else {}

@@ -48,6 +48,7 @@ from crush_trio.tools.processes.job_process import JobProcess
 from crush_trio.tools.processes.recorded import kill_recorded
 from crush_trio.tools.processes.run_processes import RunProcesses
 from crush_trio.tools.processes.spill import CallSpill, SpillArea
+from crush_trio.tools.web.web import Web
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ class ServerKit:
     spill: SpillArea
     network: Models
     cgroup: Cgroup | None = None
+    web: Web = attrs.field(factory=Web)
     live: dict[int, tuple[LeftProcess, ...]] = attrs.field(factory=dict, init=False)
     _keys: Iterator[int] = attrs.field(factory=count, init=False)
     _setups: dict[Path, tuple[tuple[Identity, ...], Setup]] = attrs.field(factory=dict, init=False)
@@ -138,7 +140,7 @@ class ServerKit:
             return known[1]
         config = load_config(workspace, environ=os.environ, data_dir=self.data_dir)
         _check_rules(config)
-        tools, hooks = builtin_tools(config.data), configured(config.hooks)
+        tools, hooks = builtin_tools(config.data, self.web), configured(config.hooks)
         setup = Setup(config, tools, self.data_dir, hooks)
         self._setups[workspace] = (now, setup)
         for notice in setup.notices:  # here, so that each is named once until a file changes

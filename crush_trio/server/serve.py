@@ -61,6 +61,7 @@ from crush_trio.server.watchdog import Budget, start_watchdog
 from crush_trio.store.sqlite import SqliteStore, open_store
 from crush_trio.tools.processes.cgroup import process_control, server_cgroup
 from crush_trio.tools.processes.spill import SpillArea
+from crush_trio.tools.web.web import Web
 
 logger = logging.getLogger("crush_trio")
 
@@ -132,7 +133,13 @@ async def _open_parts(
             yield (
                 store,
                 journal,
-                ServerKit(options.data_dir, outputs, Models(options.data_dir, connections), cgroup),
+                ServerKit(
+                    options.data_dir,
+                    outputs,
+                    Models(options.data_dir, connections),
+                    cgroup,
+                    Web(connections.certificates),
+                ),
             )
 
 
@@ -161,6 +168,7 @@ async def _serve_with(
                             graceful_timeout_s=budget.http_s,
                         )
                     )
+                    kit.web.own_ports.update(port for each in bound for _, port in each.names)
                     store.announce(bound[0].url)
                     _spare_the_collector()
                     _announce(bound)

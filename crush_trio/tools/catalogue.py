@@ -18,16 +18,28 @@ from crush_trio.tools.search.ls import LsTool
 from crush_trio.tools.shell.bash import BashTool
 from crush_trio.tools.shell.jobs import JobKillTool, JobOutputTool
 from crush_trio.tools.todos import TodosTool
+from crush_trio.tools.web.agentic_fetch import AgenticFetchTool
+from crush_trio.tools.web.download import DownloadTool
+from crush_trio.tools.web.fetch import FetchTool
+from crush_trio.tools.web.web import Web
+from crush_trio.tools.web.web_fetch import WebFetchTool
 
 
-def builtin_tools(config: Mapping[str, Any]) -> tuple[Tool, ...]:
-    """The tools a model gets, sorted by name, without those in ``options.disabled_tools``."""
+def builtin_tools(config: Mapping[str, Any], web: Web | None = None) -> tuple[Tool, ...]:
+    """The tools a model gets, sorted by name, without those in ``options.disabled_tools``.
+
+    ``web`` is how they reach the web, default as a process without a server does.
+    """
     options = config.get("options") or {}
+    reach = (web or Web()).reach(config)
     disabled = frozenset(options.get("disabled_tools") or ())
     tools: tuple[Tool, ...] = (
         AgentTool(),
+        AgenticFetchTool(),
         BashTool(),
+        DownloadTool(reach),
         EditTool(),
+        FetchTool(reach),
         GlobTool(),
         GrepTool(),
         JobKillTool(),
@@ -37,6 +49,7 @@ def builtin_tools(config: Mapping[str, Any]) -> tuple[Tool, ...]:
         QuestionTool(),
         TodosTool(),
         ViewTool(),
+        WebFetchTool(reach),
         WriteTool(),
     )
     enabled = (tool for tool in tools if tool.spec.name not in disabled)

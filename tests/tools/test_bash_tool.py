@@ -173,10 +173,11 @@ async def test_tools_see_the_fixed_list_and_no_secret(desk: Desk) -> None:
 def test_the_catalogue_is_sorted_and_honours_disabled_tools() -> None:
     names = [tool.spec.name for tool in builtin_tools({})]
     assert names == [
-        *("bash", "edit", "glob", "grep", "job_kill", "job_output"),
-        *("ls", "multiedit", "question", "view", "write"),
+        *("agent", "agentic_fetch", "bash", "download", "edit", "fetch", "glob", "grep"),
+        *("job_kill", "job_output", "ls", "multiedit", "question", "todos", "view", "web_fetch"),
+        "write",
     ]
-    config = {"options": {"disabled_tools": ["bash", "unknown"]}}
+    config = {"options": {"disabled_tools": ["agent", "unknown"]}}
     assert [tool.spec.name for tool in builtin_tools(config)] == names[1:]
     for tool in builtin_tools({}):
         schema = tool.spec.parameters
