@@ -21,18 +21,26 @@ from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.messages import ToolCallPart
 
 
-async def carry_out(
-    part: ToolCallPart,
-    tools: Mapping[str, Tool],
-    context: ToolContext,
-    hooks: Hooks,
-    begin: Callable[[], None],
-) -> ToolResult:
-    """Make one call, unless its arguments or a hook are against it.
+@attrs.frozen
+class Around:
+    """What happens before and after a tool itself.
 
     Args:
-        begin: Called when the tool itself is about to begin: from then on it may have done
-            something. Hooks before it do not count, they are not the model's doing.
+        begin: Called when the tool is about to begin: from then on it may have done something.
+            Hooks before it do not count, they are not the model's doing.
+        end: Takes its result as soon as there is one, so that what it changed is remembered also
+            if the run is cancelled while hooks look at it.
+    """
+
+    hooks: Hooks
+    begin: Callable[[], None]
+    end: Callable[[ToolResult], None]
+
+
+async def carry_out(
+    part: ToolCallPart, tools: Mapping[str, Tool], context: ToolContext, around: Around
+) -> ToolResult:
+    """Make one call, unless its arguments or a hook are against it.
 
     Raises:
         StoreError: Nothing the model could act on: the run ends.
@@ -42,18 +50,19 @@ async def carry_out(
         return prepared
     tool, call = prepared
     try:
-        before = together(await hooks.before_tool(call.name, call.arguments))
+        before = together(await around.hooks.before_tool(call.name, call.arguments))
         result = refused(before)
         if result is not None:
             return result
         checked = _rewritten(tool, call, before)
         if isinstance(checked, ToolResult):
             return told(checked, before, Said())
-        begin()
+        around.begin()
         result = await _run(tool, checked, _allowing(context) if _allows(before) else context)
+        around.end(result)
         if result.denied:  # nothing was done
             return told(result, before, Said())
-        after = await hooks.after_tool(
+        after = await around.hooks.after_tool(
             checked.name, checked.arguments, result.content, is_error=result.is_error
         )
         return told(result, before, together(after))

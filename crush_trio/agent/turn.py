@@ -335,7 +335,6 @@ class Turn:
             after = f"tool:{asked[number + 1].name}" if number + 1 < len(asked) else "model"
             self._note_result(call, result, after)
             self.journal.stage_message(message, self.progress)
-            self.journal.stage_effects(result)
             stopped = stopped or result.stop_turn
             if number + 1 < len(asked):
                 await self.journal.flush()
@@ -356,8 +355,8 @@ class Turn:
             started = self.progress.started_calls | {call.id}
             self.progress = attrs.evolve(self.progress, started_calls=started)
 
-        context = self.given.context(call.id)
-        return await calling.carry_out(call, tools, context, self.given.hooks, begin)
+        around = calling.Around(self.given.hooks, begin, self.journal.stage_effects)
+        return await calling.carry_out(call, tools, self.given.context(call.id), around)
 
     def _note_result(self, call: ToolCallPart, result: ToolResult, waiting_on: str) -> None:
         self.progress = attrs.evolve(
