@@ -50,6 +50,8 @@ ALSO: dict[str, tuple[str, ...]] = {
     # The composition root puts the parts together; its kit is what a workspace's runs are given.
     "server/serve.py": ("config", "http", "models", "store", "tools"),
     "server/kit.py": ("agent.ports", "config", "models", "tools"),
+    # What a run may touch, from the configuration to what confines its commands.
+    "server/sandboxes.py": ("agent.ports", "tools"),
     # From what is configured to a model: the same work as the kit's, in files of their own.
     "server/providers/known.py": ("config", "models"),
     "server/providers/access.py": ("config", "models"),

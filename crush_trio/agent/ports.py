@@ -28,6 +28,7 @@ from crush_trio.protocol.messages import Message
 from crush_trio.protocol.models import ModelInfo as ModelInfo  # part of the port
 from crush_trio.protocol.questions import Question, QuestionResponse
 from crush_trio.protocol.runs import Usage
+from crush_trio.protocol.sessions import Todo
 
 # --- model --------------------------------------------------------------------------------
 
@@ -259,7 +260,7 @@ class ToolResult:
     ``metadata`` becomes JSON text in the result part. ``stop_turn`` ends the turn after this
     step (R70). ``denied`` counts this call as refused by the permission mode. ``read_paths`` are
     absolute paths the call has read or written, at ``read_at_ns`` (unix ns; 0 = at the commit);
-    ``changes`` are stored as file versions.
+    ``changes`` are stored as file versions; ``todos`` replace the session's list.
     """
 
     content: str
@@ -272,6 +273,7 @@ class ToolResult:
     read_paths: tuple[str, ...] = ()
     read_at_ns: int = 0
     changes: tuple[FileChange, ...] = ()
+    todos: tuple[Todo, ...] | None = None
 
 
 @attrs.frozen
@@ -280,7 +282,9 @@ class PermissionAsk:
 
     ``target`` is what patterns match: the command for bash, the absolute path for files.
     ``inside`` says whether a path target lies inside the workspace. ``allowed_by_hook`` is set on
-    the way, never by a tool: a hook of the user's has allowed this very call (R67).
+    the way, never by a tool: a hook of the user's has allowed this very call (R67). Of a command
+    line also: ``why`` it needs permission, the simple commands in it that are ``harmless``, and
+    the files it ``writes`` by redirection, resolved.
     """
 
     tool_name: str
@@ -291,6 +295,9 @@ class PermissionAsk:
     target: str
     inside: bool = True
     allowed_by_hook: bool = False
+    why: str = ""
+    harmless: frozenset[tuple[str, ...]] = frozenset()
+    writes: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -319,6 +326,11 @@ AskQuestions: TypeAlias = Callable[
 """Asks a person questions with a confirm title and text."""
 
 
+async def no_todos() -> tuple[Todo, ...]:
+    """An empty list, for a context without a session's."""
+    return ()
+
+
 @attrs.frozen(eq=False)
 class ToolContext:
     """What one call may use. Everything here belongs to the run and ends with it.
@@ -331,6 +343,8 @@ class ToolContext:
         env: The fixed environment for tool processes (contract 7).
         jobs: What may outlive the run; ``None`` where there is nobody to own it.
         agents: Runs sub-agents; ``None`` where there may be none, as in a sub-agent.
+        todos: Gives the session's to-do list as it is now.
+        sandbox: What may be touched at all, whatever is permitted; ``None`` is no sandbox.
     """
 
     workspace_id: WorkspaceId
@@ -346,6 +360,8 @@ class ToolContext:
     questions: AskQuestions | None = None
     jobs: JobHost | None = None
     agents: SubAgents | None = None
+    todos: Callable[[], Awaitable[tuple[Todo, ...]]] = no_todos
+    sandbox: Sandbox | None = None
 
     async def permission(self, ask: PermissionAsk) -> Decision:
         """The decision on ``ask``; it is made before the tool touches anything."""

@@ -22,6 +22,7 @@ from crush_trio.cli.options import (
 )
 
 PERMISSION_MODES = ("ask", "deny", "allow")
+SANDBOX_MODES = ("off", "read-only", "workspace-write")
 IF_BUSY = ("enqueue", "steer", "interrupt", "reject")
 ON_DISCONNECT = ("continue", "cancel")
 FORMATS = ("text", "json", "stream-json")
@@ -82,6 +83,9 @@ _count = click.IntRange(min=1)
 @click.option("--allow-tool", multiple=True, metavar="PATTERN", help="As in 'bash(make test)'.")
 @click.option("--deny-tool", multiple=True, metavar="PATTERN", help="Beats --allow-tool.")
 @click.option("-y", "--yolo", is_flag=True, help="Same as --permission-mode allow.")
+@click.option(
+    "--sandbox", type=click.Choice(SANDBOX_MODES), help="What its commands may touch at all [off]."
+)
 @click.option("--on-disconnect", type=click.Choice(ON_DISCONNECT), help="[continue]")
 @click.option(
     "--output-format", "format_", type=click.Choice(FORMATS), default="text", show_default=True,
@@ -203,6 +207,7 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         "permission_mode": "allow" if given["yolo"] else given["permission_mode"] or "deny",
         "allow_tools": list(given["allow_tool"]),
         "deny_tools": list(given["deny_tool"]),
+        "sandbox": given["sandbox"],
         "on_disconnect": given["on_disconnect"],
         "compact": False if given["no_compact"] else None,
         "record": os.path.abspath(given["record"]) if given["record"] is not None else None,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from crush_trio.config.load import Config
 from crush_trio.config.schema import CONFIG
-from crush_trio.config.shapes import Anything, ListOf, MapOf, Shape, Table, Text
+from crush_trio.config.shapes import Anything, ListOf, MapOf, Shape, Short, Table, Text
 from crush_trio.protocol.models import ModelInfo
 
 MASK: Final = "***"
@@ -59,6 +59,8 @@ def _shown(shape: Shape, value: Any) -> Any:
             return [_shown(shape.item, item) for item in value]
         case MapOf():
             return {key: _shown(shape.value, item) for key, item in value.items()}
+        case Short():
+            return _shown(shape.table, value)
         case Table():
             # What we do not know, we do not show: `apiKey` is one typing mistake away.
             return {

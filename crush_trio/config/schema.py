@@ -13,6 +13,7 @@ from crush_trio.config.shapes import (
     MismatchError,
     Number,
     Shape,
+    Short,
     Table,
     Text,
     checked,

@@ -16,6 +16,7 @@ from crush_trio.agent.ports import (
     ModelInfo,
     PermissionAsk,
     ProcessHost,
+    Sandbox,
     ShellResult,
     Tool,
 )
@@ -219,8 +220,27 @@ class Kit(Protocol):
         """
         ...
 
-    def processes(self, on_live: OnLive, folder: str) -> ProcessHost:
-        """The owner of one run's tool processes; ``on_live`` hears of each change.
+    def sandbox(
+        self, workspace: Path, requested: str | None, readable: tuple[str | Path, ...] = ()
+    ) -> Sandbox | None:
+        """What a run may touch; ``None`` for everything. Blocking.
+
+        Args:
+            workspace: Where it works.
+            requested: The mode it was asked for with; the configured one counts without.
+            readable: Folders of outputs, and directories, that its tools are to read.
+
+        Raises:
+            Refused: ``sandbox_unavailable``: this machine cannot confine commands.
+            ConfigError: A file is wrong; one sentence.
+        """
+        ...
+
+    def processes(
+        self, on_live: OnLive, folder: str, sandbox: Sandbox | None = None
+    ) -> ProcessHost:
+        """The owner of one run's tool processes, all in ``sandbox``; ``on_live`` hears of each
+        change.
 
         What does not fit into memory of their output lies in ``folder``, see `forget_outputs`.
         """
@@ -233,6 +253,7 @@ class Kit(Protocol):
         name: str,
         on_output: Callable[[str, str], None],
         on_growth: Callable[[], None],
+        sandbox: Sandbox | None = None,
     ) -> JobProcess:
         """The process of one background job, not started yet; its output lies in ``folder``.
 

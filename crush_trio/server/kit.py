@@ -21,6 +21,7 @@ from crush_trio.agent.ports import (
     ModelInfo,
     PermissionAsk,
     ProcessHost,
+    Sandbox,
     Titler,
     Tool,
 )
@@ -38,6 +39,7 @@ from crush_trio.protocol.errors import ConfigError, CrushError, Refused, StoreEr
 from crush_trio.protocol.runs import LeftProcess, ProcessReport
 from crush_trio.server.providers.listing import listing
 from crush_trio.server.providers.models import Models
+from crush_trio.server.sandboxes import Sandboxes
 from crush_trio.tools.catalogue import builtin_tools
 from crush_trio.tools.hooks.configured import Hook, configured
 from crush_trio.tools.hooks.running import CommandHooks
@@ -129,8 +131,12 @@ class ServerKit:
     cgroup: Cgroup | None = None
     web: Web = attrs.field(factory=Web)
     live: dict[int, tuple[LeftProcess, ...]] = attrs.field(factory=dict, init=False)
+    _sandboxes: Sandboxes = attrs.field(init=False)
     _keys: Iterator[int] = attrs.field(factory=count, init=False)
     _setups: dict[Path, tuple[tuple[Identity, ...], Setup]] = attrs.field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._sandboxes = Sandboxes(self.data_dir)
 
     def setup(self, workspace: Path) -> Setup:
         """See `host.kit.Kit`."""
@@ -233,9 +239,11 @@ class ServerKit:
             return self.setup(workspace).config
         return load_config(None, environ=os.environ, data_dir=self.data_dir)
 
-    def processes(self, on_live: OnLive, folder: str) -> ProcessHost:
+    def processes(
+        self, on_live: OnLive, folder: str, sandbox: Sandbox | None = None
+    ) -> ProcessHost:
         """See `host.kit.Kit`; the live launchers are remembered for the gate (contract 7)."""
-        return self._run_processes(on_live, folder)
+        return self._run_processes(on_live, folder, sandbox)
 
     def job_process(
         self,
@@ -244,12 +252,14 @@ class ServerKit:
         name: str,
         on_output: Callable[[str, str], None],
         on_growth: Callable[[], None],
+        sandbox: Sandbox | None = None,
     ) -> JobProcess:
         """See `host.kit.Kit`."""
         spill = CallSpill(self.spill, name, folder, keep_small=True)
-        return JobProcess(self._run_processes(on_live, folder), spill, on_output, on_growth)
+        processes = self._run_processes(on_live, folder, sandbox)
+        return JobProcess(processes, spill, on_output, on_growth)
 
-    def _run_processes(self, on_live: OnLive, folder: str) -> RunProcesses:
+    def _run_processes(self, on_live: OnLive, folder: str, sandbox: Sandbox | None) -> RunProcesses:
         key = next(self._keys)
 
         def note(live: tuple[LeftProcess, ...]) -> None:
@@ -258,7 +268,16 @@ class ServerKit:
                 self.live[key] = live
             on_live(live)
 
-        return RunProcesses(self.spill, note, folder, self.cgroup)
+        confinement = self._sandboxes.confinement(sandbox)
+        return RunProcesses(self.spill, note, folder, self.cgroup, confinement)
+
+    def sandbox(
+        self, workspace: Path, requested: str | None, readable: tuple[str | Path, ...] = ()
+    ) -> Sandbox | None:
+        """See `host.kit.Kit`."""
+        options = self.setup(workspace).config.options
+        places = (self.spill.directory / path for path in readable)
+        return self._sandboxes.of(options, requested, workspace, places)
 
     def forget_outputs(self, folder: str) -> None:
         """See `host.kit.Kit`."""

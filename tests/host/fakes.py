@@ -22,6 +22,7 @@ from crush_trio.agent.ports import (
     ModelRequest,
     PermissionAsk,
     ProcessHost,
+    Sandbox,
     ShellResult,
     StepEnd,
     TextDelta,
@@ -34,7 +35,7 @@ from crush_trio.agent.ports import (
     ToolSpec,
 )
 from crush_trio.host.kit import Chosen, Listed, OnLive
-from crush_trio.protocol.errors import StoreError
+from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.messages import TextPart
 from crush_trio.protocol.runs import LeftProcess, ProcessReport, Usage
 
@@ -306,6 +307,7 @@ class FakeKit:
     shells: dict[str, Shell] = attrs.field(factory=lambda: {"echo": echo, "stay": stay})
     jobs: list[FakeJob] = attrs.field(factory=list)
     job_close_s: float = 0.0
+    has_sandbox: bool = True
     context_paths: tuple[str, ...] = ()
     allow_tools: tuple[str, ...] = ()
     deny_tools: tuple[str, ...] = ()
@@ -379,6 +381,7 @@ class FakeKit:
         name: str,
         on_output: Callable[[str, str], None],
         on_growth: Callable[[], None],
+        sandbox: Sandbox | None = None,
     ) -> FakeJob:
         """A command that goes on until it is told to end."""
         return FakeJob(self, on_live, on_output, on_growth, len(self.jobs) + 1)
@@ -393,7 +396,19 @@ class FakeKit:
         """As a dead server left them."""
         return self.left_outputs
 
-    def processes(self, on_live: OnLive, folder: str) -> ProcessHost:
+    def sandbox(
+        self, workspace: Path, requested: str | None, readable: tuple[str | Path, ...] = ()
+    ) -> Sandbox | None:
+        """What is asked for, unless it cannot be had."""
+        if requested in (None, "off"):
+            return None
+        if not self.has_sandbox:
+            raise Refused("sandbox_unavailable", "No sandbox can be made here.")
+        return Sandbox(requested, workspace)
+
+    def processes(
+        self, on_live: OnLive, folder: str, sandbox: Sandbox | None = None
+    ) -> ProcessHost:
         """A host without processes."""
         self.on_live.append(on_live)
         return FakeProcesses(self)

@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from crush_trio import limits
+from crush_trio.agent.ports import Sandbox
 from crush_trio.host.home import Home, commit_ending
 from crush_trio.host.jobs import commits as job_commits
 from crush_trio.host.jobs.job import Job
@@ -43,6 +44,7 @@ class Order:
     cwd: Path
     env: Mapping[str, str]
     on_output: Callable[[str, str], None] | None
+    sandbox: Sandbox | None = None
 
 
 @attrs.define(eq=False)
@@ -132,7 +134,12 @@ class Jobs:
         job = Job(self._last, record, self._live(order, record.job_id), self._keep, order.on_output)
         folder = f"{self.home.id}/{record.session_id}"
         job.process = self.home.kit.job_process(
-            partial(self._note_live, job), folder, f"job-{record.job_id}", job.show, job.grow
+            partial(self._note_live, job),
+            folder,
+            f"job-{record.job_id}",
+            job.show,
+            job.grow,
+            order.sandbox,
         )
         self._jobs[job.number] = job
         self.home.nursery.start_soon(self._own, job, order)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 
+from crush_trio.agent.ports import Sandbox
 from crush_trio.host.jobs.job import Job
 from crush_trio.host.jobs.jobs import Jobs, Order
 from crush_trio.protocol.ids import RunId, SessionId
@@ -17,12 +18,14 @@ from crush_trio.protocol.runs import ProcessReport
 class RunJobs:
     """Starts jobs in a run's name, and shows the run those of its session.
 
-    ``session_ids`` are the run's session and that session's ancestors.
+    ``session_ids`` are the run's session and that session's ancestors; ``sandbox`` is what it may
+    touch, and its jobs with it.
     """
 
     jobs: Jobs
     session_ids: tuple[SessionId, ...]
     run_id: RunId
+    sandbox: Sandbox | None = attrs.field(default=None, init=False)
     _mine: list[Job] = attrs.field(factory=list, init=False)
 
     async def start(
@@ -38,7 +41,17 @@ class RunJobs:
         """See `agent.ports.JobHost`."""
         await self.jobs.load()
         job = self.jobs.begin(
-            Order(self.session_ids, self.run_id, call_id, command, description, cwd, env, on_output)
+            Order(
+                self.session_ids,
+                self.run_id,
+                call_id,
+                command,
+                description,
+                cwd,
+                env,
+                on_output,
+                self.sandbox,
+            )
         )
         self._mine.append(job)  # before anything can be cancelled: it ends with the run
         await job.started.wait()

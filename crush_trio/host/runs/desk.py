@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import attrs
@@ -14,7 +15,7 @@ from crush_trio import limits
 from crush_trio.agent import compaction
 from crush_trio.agent.budget import Progress
 from crush_trio.agent.hooks import NoHooks
-from crush_trio.agent.ports import Hooks, Model, ProcessHost
+from crush_trio.agent.ports import Hooks, Model, ProcessHost, Sandbox
 from crush_trio.agent.turn import TurnEnd
 from crush_trio.host.home import Home
 from crush_trio.host.jobs.run_jobs import RunJobs
@@ -107,11 +108,28 @@ class Desk:
         )
         return chosen.model
 
+    def read_sandbox(self, *readable: Path) -> Sandbox | None:
+        """What the run may touch, as it is configured now that it begins; blocking.
+
+        What it opens from now on keeps to it.
+
+        Raises:
+            Refused: ``sandbox_unavailable``.
+            ConfigError: The configuration is wrong.
+        """
+        record = self.row.record
+        outputs = f"{record.workspace_id}/{record.session_id}"
+        places: tuple[str | Path, ...] = (outputs, *readable)
+        self.jobs.sandbox = self.home.kit.sandbox(self.home.path, self.row.request.sandbox, places)
+        return self.jobs.sandbox
+
     def open_processes(self) -> ProcessHost:
         """The owner of the run's processes, made now."""
         record = self.row.record
         folder = f"{record.workspace_id}/{record.session_id}"
-        self.processes = self.home.kit.processes(self.journal.record_processes, folder)
+        self.processes = self.home.kit.processes(
+            self.journal.record_processes, folder, self.jobs.sandbox
+        )
         return self.processes
 
     async def covered_behind(self, stored: Sequence[RunId | None]) -> tuple[RunId, ...]:

@@ -156,6 +156,7 @@ class PromptRun:
             files=prompts.read_context_files(path, setup.context_paths),
             sub_agent=sub.task.instructions if sub is not None else None,
         )
+        self.desk.read_sandbox(self._directory())
         return setup, model, system
 
     def _directory(self) -> Path:
@@ -187,6 +188,7 @@ class PromptRun:
             jobs=self.desk.jobs,
             agents=self._agents,
             todos=self._todos,
+            sandbox=self.desk.jobs.sandbox,
             questions=(
                 partial(self._ask_questions, call_id, _rules(setup)) if self._asks() else None
             ),

@@ -12,6 +12,7 @@ from crush_trio.agent import shell_text
 from crush_trio.agent.budget import LimitReached, Progress
 from crush_trio.agent.ports import ShellResult
 from crush_trio.agent.turn import TurnEnd
+from crush_trio.host.kit import WorkspaceSetup
 from crush_trio.host.runs import kind_commits
 from crush_trio.host.runs.desk import Desk, now_s
 from crush_trio.protocol.errors import CrushError, StoreError
@@ -63,9 +64,7 @@ class ShellRun:
         self.progress = Progress(message_id=self.base.id, waiting_on="shell")
         journal.open_live(self)
         await journal.flush()
-        setup = await trio.to_thread.run_sync(
-            self.desk.home.kit.setup, self.desk.home.path, abandon_on_cancel=True
-        )
+        setup = await trio.to_thread.run_sync(self._read_setup, abandon_on_cancel=True)
         result = await self._run(command, setup.environment() | COLOURS)
         if result.timed_out:
             raise LimitReached(
@@ -73,6 +72,11 @@ class ShellRun:
             )
         self._end(result)
         return TurnEnd(Outcome.COMPLETED)
+
+    def _read_setup(self) -> WorkspaceSetup:
+        setup = self.desk.home.kit.setup(self.desk.home.path)
+        self.desk.read_sandbox()
+        return setup
 
     async def _run(self, command: str, env: dict[str, str]) -> ShellResult:
         processes = self.desk.open_processes()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+from contextlib import suppress
 
 import attrs
+import trio
 from quart import Blueprint
 from quart.typing import ResponseReturnValue
 
@@ -16,12 +18,13 @@ from crush_trio.host.runs.summary_run import NO_LANGUAGE_MODEL
 from crush_trio.host.session import Session
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol import codec
-from crush_trio.protocol.errors import Refused, StoreError
+from crush_trio.protocol.errors import ConfigError, Refused, StoreError
 from crush_trio.protocol.ids import RunId, SessionId, is_run_id, new_id
 from crush_trio.protocol.requests import (
     IF_BUSY,
     ON_DISCONNECT,
     PERMISSION_MODES,
+    SANDBOX_MODES,
     PromptRequest,
 )
 from crush_trio.protocol.runs import Receipt
@@ -68,11 +71,15 @@ async def accepted(
         StoreError: Nothing changed.
     """
     chosen: Chosen | None = None
+    confinable = kind == "summarize"  # which starts nothing
     while True:
         endings = services.host.endings
         receipt = await _earlier(services, request.run_id, digest)
         if receipt is not None:
             return receipt
+        if not confinable:
+            await _check_sandbox(services, workspace, request)
+            confinable = True
         if chosen is None and kind != "shell":  # a command has no model
             await workspace.session(SessionId(request.session_id))  # first what was named first
             chosen = await _choose(services, workspace, request, kind)
@@ -93,6 +100,18 @@ async def _choose(
     if kind == "summarize" and not chosen.model.info.is_language_model:
         raise Refused("no_language_model", NO_LANGUAGE_MODEL)
     return chosen
+
+
+async def _check_sandbox(services: Services, workspace: Workspace, request: PromptRequest) -> None:
+    """Refuse now what could not be run as confined as it is asked for.
+
+    Raises:
+        Refused: ``sandbox_unavailable``.
+    """
+    with suppress(ConfigError):  # the run fails with it, also if it comes about only later
+        await trio.to_thread.run_sync(
+            services.kit.sandbox, workspace.path, request.sandbox, abandon_on_cancel=True
+        )
 
 
 def _is_local(services: Services) -> bool:
@@ -198,6 +217,7 @@ def check_prompt(request: PromptRequest) -> None:
     _one_of("if_busy", request.if_busy, IF_BUSY)
     _one_of("permission_mode", request.permission_mode, PERMISSION_MODES)
     _one_of("on_disconnect", request.on_disconnect, ON_DISCONNECT)
+    _one_of("sandbox", request.sandbox, SANDBOX_MODES)
     if request.on_disconnect == "cancel" and not request.client_id:
         raise Refused("bad_request", "`on_disconnect` cancel needs the `client_id` of your stream.")
     for index, item in enumerate(request.attachments):
