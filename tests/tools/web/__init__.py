@@ -1,0 +1,1 @@
+"""Tests of the tools that read the web, against servers on loopback and resolvers of our own."""
