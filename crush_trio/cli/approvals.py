@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import click
 from click.core import ParameterSource
 
@@ -24,28 +27,53 @@ def command(
     as_json: bool,
     flags: ServerFlags,
 ) -> int | None:
-    """List the permission requests and questions of a directory that wait, or answer them."""
+    """List the permission requests and questions of a directory that wait, or answer them.
+
+    A request is named by its ID, or by the first characters of it.
+    """
     if context.invoked_subcommand is not None:
         _refuse_options_in_front(context)
         return None
     if watching and everywhere:
         raise click.UsageError("--watch shows one directory; leave --all out.")
-    import trio
-
     from crush_trio.cli import approvals_flow as flow
 
     if watching:
-        return trio.run(flow.watch_approvals, flags, cwd, as_json)
-    return trio.run(flow.list_approvals, flags, None if everywhere else cwd, as_json)
+        return _run(flow.watch_approvals, flags, cwd, as_json)
+    return _run(flow.list_approvals, flags, None if everywhere else cwd, as_json)
+
+
+@command.command("show")
+@click.argument("request", metavar="ID")
+@json_option
+@server_options
+def show(*, request: str, as_json: bool, flags: ServerFlags) -> int:
+    """Show a request whole: the command, the change of a file, the questions."""
+    from crush_trio.cli import approvals_flow as flow
+
+    return _run(flow.show_approval, flags, request, as_json)
+
+
+@command.command("watch")
+@directory_option
+@json_option
+@server_options
+def watch(*, cwd: str, as_json: bool, flags: ServerFlags) -> int:
+    """Show what waits, and then each request that comes or ends, until Ctrl-C."""
+    from crush_trio.cli import approvals_flow as flow
+
+    return _run(flow.watch_approvals, flags, cwd, as_json)
 
 
 @command.command("allow")
 @click.argument("request", metavar="ID")
+@click.option("--session", "for_session", is_flag=True, help="And what `show` says it covers.")
 @json_option
 @server_options
-def allow(*, request: str, as_json: bool, flags: ServerFlags) -> int:
+def allow(*, request: str, for_session: bool, as_json: bool, flags: ServerFlags) -> int:
     """Allow this one call."""
-    return _answer(flags, request, "allow", "", as_json)
+    action = "allow_session" if for_session else "allow"
+    return _answer(flags, request, action, "", as_json)
 
 
 @command.command("allow-session")
@@ -53,7 +81,7 @@ def allow(*, request: str, as_json: bool, flags: ServerFlags) -> int:
 @json_option
 @server_options
 def allow_session(*, request: str, as_json: bool, flags: ServerFlags) -> int:
-    """Allow it, and the same action of the tool on the same path for the rest of the session."""
+    """Allow it, and what `show` says it covers for the rest of the session."""
     return _answer(flags, request, "allow_session", "", as_json)
 
 
@@ -63,7 +91,7 @@ def allow_session(*, request: str, as_json: bool, flags: ServerFlags) -> int:
 @json_option
 @server_options
 def deny(*, request: str, message: str, as_json: bool, flags: ServerFlags) -> int:
-    """Deny the call; the turn stops."""
+    """Deny the call; the turn stops, unless permissions.on_deny says "continue"."""
     return _answer(flags, request, "deny", message, as_json)
 
 
@@ -74,11 +102,9 @@ def deny(*, request: str, message: str, as_json: bool, flags: ServerFlags) -> in
 @server_options
 def answer(*, request: str, answers: tuple[str, ...], as_json: bool, flags: ServerFlags) -> int:
     """Answer questions, one argument each: y or n, numbers of choices, or words; - skips."""
-    import trio
+    from crush_trio.cli import answers_flow as flow
 
-    from crush_trio.cli.approvals_flow import answer_questions
-
-    return trio.run(answer_questions, flags, request, answers, as_json)
+    return _run(flow.answer_questions, flags, request, answers, as_json)
 
 
 @command.command("cancel")
@@ -87,11 +113,22 @@ def answer(*, request: str, answers: tuple[str, ...], as_json: bool, flags: Serv
 @server_options
 def cancel(*, request: str, as_json: bool, flags: ServerFlags) -> int:
     """Cancel questions; the turn stops."""
-    import trio
+    from crush_trio.cli import answers_flow as flow
 
-    from crush_trio.cli.approvals_flow import cancel_questions
+    return _run(flow.cancel_questions, flags, request, as_json)
 
-    return trio.run(cancel_questions, flags, request, as_json)
+
+@command.command("grants")
+@click.option("-s", "--session", default="latest", metavar="ID|latest", help="[default: latest]")
+@click.option("--forget", metavar="GRANT|all", help="Take one back, or all.")
+@directory_option
+@json_option
+@server_options
+def grants(*, session: str, forget: str | None, cwd: str, as_json: bool, flags: ServerFlags) -> int:
+    """List what was allowed for a session, or take it back."""
+    from crush_trio.cli import answers_flow as flow
+
+    return _run(flow.session_grants, flags, cwd, session, forget, as_json)
 
 
 def _refuse_options_in_front(context: click.Context) -> None:
@@ -104,8 +141,12 @@ def _refuse_options_in_front(context: click.Context) -> None:
 
 
 def _answer(flags: ServerFlags, request: str, action: str, message: str, as_json: bool) -> int:
+    from crush_trio.cli import answers_flow as flow
+
+    return _run(flow.answer_permission, flags, request, action, message, as_json)
+
+
+def _run(flow: Callable[..., Awaitable[int]], *arguments: Any) -> int:
     import trio
 
-    from crush_trio.cli.approvals_flow import answer_permission
-
-    return trio.run(answer_permission, flags, request, action, message, as_json)
+    return trio.run(flow, *arguments)

@@ -1,29 +1,31 @@
-"""``crush-trio approvals`` at work."""
+"""``crush-trio approvals`` at work: listing, showing and watching what waits for a person."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
 
-from crush_trio.cli import asked, exit_codes
+from crush_trio.cli import asked, shown
+from crush_trio.cli.answers_flow import find_one
+from crush_trio.cli.escaped import escaped, shortened
 from crush_trio.cli.link import Link, linked
 from crush_trio.cli.options import ServerFlags
-from crush_trio.cli.output import say, warn, write_lines
-from crush_trio.cli.render import table
-from crush_trio.cli.sanitize import one_line
+from crush_trio.cli.output import note, say, stdout_is_terminal, write_lines
+from crush_trio.cli.render import seconds, table
 from crush_trio.cli.session_flow import workspace_id
 from crush_trio.cli.watch_flow import until_interrupted
-from crush_trio.client.errors import BadUsage
+from crush_trio.client.errors import ServerRefused
 from crush_trio.client.follow import Subscription, follow
 from crush_trio.client.shapes import JsonObject, child, children, text
 
-_HEADER = ("REQUEST", "TOOL", "ACTION", "AGE", "LEFT", "WHAT")
+_HEADER = ("REQUEST", "AGE", "LEFT", "SESSION", "RUN", "WHAT")
 _KINDS = (
     "permission_request",
     "permission_notification",
     "question_batch_request",
     "question_batch_notification",
 )
+_PIPE_WIDTH = 500
+_WHAT_LEAST = 40
 
 
 async def list_approvals(flags: ServerFlags, cwd: str | None, as_json: bool) -> int:
@@ -35,17 +37,37 @@ async def list_approvals(flags: ServerFlags, cwd: str | None, as_json: bool) -> 
     if as_json:
         await write_lines([[*permissions, *questions]])
         return 0
-    rows = [
-        *(asked.pending_row("permission", item) for item in permissions),
-        *(asked.pending_row("question", item) for item in questions),
-    ]
+    rows = [_row(item) for item in (*permissions, *questions)]
     if rows:
-        say(table(rows, _HEADER))
+        say(_fitting(rows))
+        if any(row[-1].endswith("(show it)") for row in rows):
+            note("crush-trio approvals show ID shows one whole")
+    return 0
+
+
+async def show_approval(flags: ServerFlags, wanted: str, as_json: bool) -> int:
+    """``approvals show``: a request whole, with what an answer would do."""
+    async with linked(flags) as link:
+        kind, item = await find_one(link, wanted, ("permission", "question"))
+    if as_json:
+        await write_lines([item])
+        return 0
+    request = child(item, "request")
+    left = _span(item, "deadline_s")
+    head = f"{escaped(text(request, 'id'))}  of run {escaped(text(item, 'run_id'))}, {left} left"
+    if kind == "question":
+        lines = [head]
+        for question in children(request, "questions"):
+            lines += [asked.question_text(question), f"  ({asked.hint(question)})"]
+        say("\n".join(lines))
+        return 0
+    covers = f"for the session it would cover {shown.for_session(request)}"
+    say("\n".join((head, *shown.permission_lines(request), covers)))
     return 0
 
 
 async def watch_approvals(flags: ServerFlags, cwd: str, as_json: bool) -> int:
-    """``approvals --watch``: what waits, and then each that comes or ends, until a signal."""
+    """``approvals watch``: what waits, and then each that comes or ends, until a signal."""
 
     async def show() -> None:
         async with linked(flags) as link:
@@ -58,123 +80,109 @@ async def watch_approvals(flags: ServerFlags, cwd: str, as_json: bool) -> int:
                 snapshot=lambda: link.api.snapshot(workspace),
             )
             async with follow(wanted) as stream:
-                shown: dict[str, str] = {}
-                for kind, items in (
-                    ("permission", await link.api.permissions(workspace)),
-                    ("question", await link.api.questions(workspace)),
-                ):
-                    for item in items:
-                        _remember(child(item, "request"), shown)
-                        await _show(kind, item, as_json)
+                watching = _Watching(link, workspace, as_json)
+                await watching.take_waiting()
                 while True:
                     for frame in await stream.receive_batch():
-                        await _show_frame(frame, shown, as_json)
+                        await watching.take(frame)
 
     return await until_interrupted(show)
 
 
-async def _show(kind: str, item: JsonObject, as_json: bool) -> None:
-    if as_json:
-        await write_lines([item])
-        return
-    request = child(item, "request")
-    if kind == "permission":
-        say(f"{text(request, 'id')}  {asked.permission_text(request)}")
-    else:
-        for question in children(request, "questions"):
-            say(f"{text(request, 'id')}  {asked.question_text(question)}")
+class _Watching:
+    """Shows each request once, whole, and how it ended."""
 
+    def __init__(self, link: Link, workspace: str, as_json: bool) -> None:
+        self._link = link
+        self._workspace = workspace
+        self._as_json = as_json
+        self._shown: set[str] = set()
 
-def _remember(request: JsonObject, shown: dict[str, str]) -> None:
-    """By what its end will name it (a permission by its call): the id that it was shown with."""
-    name = text(request, "id")
-    shown[text(request, "tool_call_id") if "tool_name" in request else name] = name
+    async def take_waiting(self) -> None:
+        """What waits already; also what a lost stream may have missed."""
+        for items in (
+            await self._link.api.permissions(self._workspace),
+            await self._link.api.questions(self._workspace),
+        ):
+            for item in items:
+                await self._show(item)
 
+    async def take(self, frame: JsonObject) -> None:
+        """One frame of the stream."""
+        payload = child(child(frame, "payload"), "payload")
+        kind = text(frame, "type")
+        if kind == "resync":
+            await self.take_waiting()
+        elif kind.endswith("_request"):
+            if "truncated" not in frame:
+                await self._show({"request": payload})
+            elif kind == "permission_request":
+                await self._show_whole(text(payload, "id"))
+        elif kind in _KINDS:
+            await self._ended(payload)
 
-async def _show_frame(frame: JsonObject, shown: dict[str, str], as_json: bool) -> None:
-    payload = child(child(frame, "payload"), "payload")
-    kind = text(frame, "type")
-    if kind.endswith("_request"):
-        if text(payload, "id") not in shown.values():
-            _remember(payload, shown)
-            await _show(kind.split("_")[0], {"request": payload}, as_json)
-    elif kind in _KINDS:
-        if as_json:
-            await write_lines([payload])
+    async def _show_whole(self, request_id: str) -> None:
+        try:
+            await self._show(await self._link.api.permission(self._workspace, request_id))
+        except ServerRefused as exc:
+            if exc.code != "request_not_found":  # it has ended, and that is shown next
+                raise
+
+    async def _show(self, item: JsonObject) -> None:
+        request = child(item, "request")
+        name = text(request, "id")
+        if name in self._shown:
+            return
+        self._shown.add(name)
+        if self._as_json:
+            await write_lines([item])
+        elif "questions" in request:
+            for question in children(request, "questions"):
+                say(f"{escaped(name)}  {asked.question_text(question)}")
         else:
-            ended = text(payload, "tool_call_id") or text(payload, "batch_id")
-            granted = "allowed" if payload.get("granted") is True else "ended"
-            say(f"── {one_line(shown.pop(ended, ended), 100)} {granted}")
+            say(f"{escaped(name)}  {shown.permission_text(request)}")
+
+    async def _ended(self, payload: JsonObject) -> None:
+        if self._as_json:
+            await write_lines([payload])
+            return
+        name = text(payload, "request_id") or text(payload, "batch_id")
+        ending = text(payload, "ending").replace("_", " ") or "ended"
+        who = text(payload, "decided_by")
+        say(escaped(f"── {name} {ending}" + (f" by {who}" if who else "")))
 
 
-async def answer_permission(
-    flags: ServerFlags, request_id: str, action: str, message: str, as_json: bool
-) -> int:
-    """``approvals allow``, ``allow-session`` and ``deny``."""
-    async with linked(flags) as link:
-        item = _find(await link.api.permissions(), request_id)
-        if item is None:
-            return await _not_waiting(request_id)
-        workspace, request = text(item, "workspace_id"), child(item, "request")
-        found = await link.api.grant(workspace, request, action, message)
-    return await _tell(request_id, found, as_json)
+def _row(item: JsonObject) -> tuple[str, ...]:
+    request = child(item, "request")
+    if "questions" in request:
+        said = "; ".join(text(each, "question") for each in children(request, "questions"))
+        what = shortened(f"question: {said}", _PIPE_WIDTH, " … (show it)")
+    else:
+        what = shown.brief(request, _PIPE_WIDTH)
+    names = (text(request, "session_id"), text(item, "run_id"))
+    return (
+        escaped(text(request, "id")),
+        _span(item, "age_s"),
+        _span(item, "deadline_s"),
+        *(shortened(name, 24, "…") for name in names),
+        what,
+    )
 
 
-async def answer_questions(
-    flags: ServerFlags, request_id: str, answers: Sequence[str], as_json: bool
-) -> int:
-    """``approvals answer``."""
-    async with linked(flags) as link:
-        item = _find(await link.api.questions(), request_id)
-        if item is None:
-            return await _not_waiting(request_id)
-        questions = children(child(item, "request"), "questions")
-        wrong = asked.as_many(questions, answers)
-        if wrong:
-            raise BadUsage(wrong)
-        responses: list[dict[str, Any]] = []
-        for question, said in zip(questions, answers, strict=True):
-            response = asked.response(question, said)
-            if response is None:
-                about = one_line(text(question, "question"), 80)
-                raise BadUsage(f"{said!r} does not answer {about!r}: {asked.hint(question)}")
-            responses.append(response)
-        found = await link.api.answer_questions(text(item, "workspace_id"), request_id, responses)
-    return await _tell(request_id, found, as_json)
+def _span(item: JsonObject, key: str) -> str:
+    value = item.get(key)
+    return seconds(value) if isinstance(value, (int, float)) else ""
 
 
-async def cancel_questions(flags: ServerFlags, request_id: str, as_json: bool) -> int:
-    """``approvals cancel``."""
-    async with linked(flags) as link:
-        item = _find(await link.api.questions(), request_id)
-        if item is None:
-            return await _not_waiting(request_id)
-        found = await _cancel(link, item)
-    return await _tell(request_id, found, as_json)
-
-
-async def _cancel(link: Link, item: JsonObject) -> JsonObject:
-    batch = text(child(item, "request"), "id")
-    return await link.api.cancel_questions(text(item, "workspace_id"), batch)
-
-
-def _find(items: Sequence[JsonObject], request_id: str) -> JsonObject | None:
-    return next((i for i in items if text(child(i, "request"), "id") == request_id), None)
-
-
-async def _not_waiting(request_id: str) -> int:
-    warn(f"no request {one_line(request_id, 100)} waits; crush-trio approvals --all lists them")
-    return exit_codes.USAGE
-
-
-async def _tell(request_id: str, found: JsonObject, as_json: bool) -> int:
-    if as_json:
-        await write_lines([found])
-    ending = text(found, "ending").replace("_", " ")
-    if found.get("resolved") is True:
-        if not as_json:
-            say(f"{request_id} {ending}")
-        return exit_codes.COMPLETED
-    who = text(found, "decided_by")
-    warn(f"too late: it was {ending or 'gone'} already" + (f", by {who}" if who else ""))
-    return exit_codes.FAILED
+def _fitting(rows: list[tuple[str, ...]]) -> str:
+    """The table, its last column cut to the terminal; in a pipe as it is."""
+    if stdout_is_terminal():
+        columns = os.get_terminal_size(1).columns or 80
+        beside = sum(max(len(row[i]) for row in (*rows, _HEADER)) + 2 for i in range(5))
+        width = max(_WHAT_LEAST, columns - beside)
+        more = " … (show it)"
+        rows = [
+            (*row[:-1], row[-1] if len(row[-1]) <= width else row[-1][: width - len(more)] + more)
+            for row in rows
+        ]
+    return table(rows, _HEADER)

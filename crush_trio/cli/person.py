@@ -4,70 +4,82 @@ from __future__ import annotations
 
 import os
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import trio
 
-from crush_trio.cli import asked
+from crush_trio.cli import asked, shown
+from crush_trio.cli.escaped import folded
 from crush_trio.cli.output import note, stderr_is_terminal, warn
 from crush_trio.cli.sanitize import for_terminal
 from crush_trio.client.api import Api
+from crush_trio.client.errors import ServerRefused
 from crush_trio.client.shapes import JsonObject, child, children, text
+from crush_trio.limits import ASK_QUIET_S
 from crush_trio.protocol.errors import CrushError
 
 _KINDS = {"permission_request": "permission", "question_batch_request": "question"}
 _LINE_BYTES = 64 * 1024
+_BESIDE_ROWS = 3
+"""Rows of the terminal that a page leaves to its prompt."""
+_KEYS = "[y]es, [s]ession, [n]o, [d]eny and say why, [?] help: "
+_HELP = """\
+  y  allow this one call
+  s  allow it, and for the rest of this session {covers}
+  n  deny it
+  d  deny it and tell the model why (also: n and the reason)"""
 
 
 class Person:
-    """Shows each request once and takes an answer from the terminal.
+    """Shows each request once, whole, and takes an answer from the terminal.
 
-    Without a terminal, or after the end of its input, it says once that somebody else has to
-    answer. A request that ends in another way is not asked about any more.
+    Without a terminal, or after the end of its input, it says for each request where else it can
+    be answered. One that ends in another way is not asked about any more.
     """
 
     def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         self._pause = pause
         self._resume = resume
-        self._waiting: dict[str, tuple[str, JsonObject]] = {}
+        self._waiting: dict[str, tuple[str, JsonObject, bool]] = {}
         self._changed = trio.Event()
         self._now: str | None = None
+        self._answering = False
         self._scope = trio.CancelScope()
         self._api: Api | None = None
         self._workspace = ""
         self._fd = _terminal()
-        self._told = False
 
     def connect(self, api: Api, workspace: str) -> None:
         """Where answers go."""
         self._api, self._workspace = api, workspace
 
     def take(self, frame: JsonObject) -> None:
-        """Learn from a frame of the run's session; never waits."""
+        """Learn from a frame of the run's session, or of one below it; never waits."""
         payload = child(child(frame, "payload"), "payload")
         kind = _KINDS.get(text(frame, "type"))
         if kind is not None:
-            self._add(kind, payload)
+            self._add(kind, payload, cut="truncated" in frame)
         elif frame.get("type") == "permission_notification":
-            self._remove(text(payload, "tool_call_id"))
+            self._remove(text(payload, "request_id"), payload)
         elif frame.get("type") == "question_batch_notification":
-            self._remove(text(payload, "batch_id"))
-        elif frame.get("type") == "run_complete":
-            self._scope.cancel()
+            self._remove(text(payload, "batch_id"), payload)
 
-    async def adopt(self, run_id: str) -> None:
-        """Find what the run waits for already, as after a lost stream."""
+    async def adopt(self, is_ours: Callable[[str], bool]) -> None:
+        """Find what the run waits for already, as after a lost stream, and what no longer."""
         if self._api is None:
             return
+        found: set[str] = set()
         for kind, items in (
             ("permission", await self._api.permissions(self._workspace)),
             ("question", await self._api.questions(self._workspace)),
         ):
             for item in items:
-                if text(item, "run_id") == run_id:
-                    self._add(kind, child(item, "request"))
+                if is_ours(text(item, "run_id")):
+                    found.add(self._add(kind, child(item, "request"), cut=False))
+        for gone in self._waiting.keys() - found:
+            self._remove(gone, {})
 
     async def serve(self) -> None:
         """Ask about one request after another; ends with the nursery."""
@@ -75,59 +87,104 @@ class Person:
             while not self._waiting:
                 await self._changed.wait()
             self._now = next(iter(self._waiting))
-            kind, request = self._waiting[self._now]
+            kind, request, cut = self._waiting[self._now]
             with trio.CancelScope() as self._scope:
-                await self._ask(kind, request)
+                await self._ask(kind, request, cut=cut)
             self._waiting.pop(self._now, None)
             self._now = None
 
-    def _add(self, kind: str, request: JsonObject) -> None:
-        key = text(request, "tool_call_id" if kind == "permission" else "id")
-        self._waiting.setdefault(key, (kind, request))
+    def _add(self, kind: str, request: JsonObject, *, cut: bool) -> str:
+        key = text(request, "id")
+        self._waiting.setdefault(key, (kind, request, cut))
         self._changed.set()
         self._changed = trio.Event()
+        return key
 
-    def _remove(self, key: str) -> None:
-        if key == self._now:
-            self._scope.cancel()
-        else:
+    def _remove(self, key: str, ended: JsonObject) -> None:
+        if key != self._now:
             self._waiting.pop(key, None)
+        elif not self._answering:  # else our answer says what became of it
+            if self._fd is not None:
+                note(f"\n── {_how(ended)}")
+            self._scope.cancel()
 
-    async def _ask(self, kind: str, request: JsonObject) -> None:
+    async def _ask(self, kind: str, request: JsonObject, *, cut: bool) -> None:
         if self._fd is None:
-            self._refer()
+            self._refer(kind, request)
             await trio.sleep_forever()
         self._pause()
         try:
+            if cut and self._api is not None:  # nobody allows what he has seen a part of
+                item = await self._api.permission(self._workspace, text(request, "id"))
+                request = child(item, "request")
             answer = self._permission if kind == "permission" else self._questions
             await answer(request)
         except EOFError:
             self._fd = None
-            self._refer()
+            self._refer(kind, request)
             await trio.sleep_forever()
+        except ServerRefused as exc:
+            if exc.code != "request_not_found":  # it has ended meanwhile
+                warn(str(exc))
         except CrushError as exc:  # who follows the run finds out, too
             warn(str(exc))
         finally:
+            self._answering = False
             self._resume()
 
-    def _refer(self) -> None:
-        if not self._told:
-            self._told = True
-            warn("the run waits for an answer; from another terminal: crush-trio approvals")
+    def _refer(self, kind: str, request: JsonObject) -> None:
+        about = "a permission" if kind == "permission" else "an answer"
+        name = text(request, "id")
+        warn(f"the run waits for {about}; from another terminal: crush-trio approvals show {name}")
 
     async def _permission(self, request: JsonObject) -> None:
-        note(asked.permission_text(request))
-        while True:
-            said = await self._line(
-                "allow? [y]es, [s]ession: all of the above kind, [n]o [reason]: "
-            )
-            word, _, rest = said.partition(" ")
-            action = _ACTIONS.get(word.casefold())
-            if action is not None:
-                break
+        action, message = await self._shown_whole(shown.permission_lines(request))
+        while not action:
+            word, _, rest = (await self._line(f"allow? {_KEYS}")).partition(" ")
+            word = word.casefold()
+            if word in ("y", "yes"):
+                action = "allow"
+            elif word in ("s", "session"):
+                action = await self._session(request)
+            elif word in ("n", "no"):
+                action, message = "deny", rest.strip()
+            elif word in ("d", "deny"):
+                action, message = "deny", rest.strip() or await self._line("tell the model: ")
+            elif word == "?":
+                note(_HELP.format(covers=shown.for_session(request)))
         if self._api is not None:
-            found = await self._api.grant(self._workspace, request, action, rest.strip())
-            _tell_if_late(found)
+            self._answering = True
+            _tell_if_late(await self._api.grant(self._workspace, request, action, message))
+
+    async def _session(self, request: JsonObject) -> str:
+        """The second step of what lasts: what would be covered, and whether that was meant."""
+        covers = shown.for_session(request)
+        said = await self._line(f"for the rest of this session {covers}? [y]es, else back: ")
+        return "allow_session" if said.casefold() in ("y", "yes") else ""
+
+    async def _shown_whole(self, lines: Sequence[str]) -> tuple[str, str]:
+        """Show all of it, page by page if it is long; an action if it was denied on the way."""
+        columns, rows = _terminal_size()
+        folds = folded(lines, columns - 1)
+        page = max(5, rows - _BESIDE_ROWS)
+        if len(folds) <= page:
+            page = len(folds)
+        for at in range(0, len(folds), page):
+            note("\n".join(folds[at : at + page]))
+            left = len(folds) - at - page
+            if left <= 0:
+                break
+            said = ""
+            while not said:
+                said = await self._line(f"-- {left} more rows: [m]ore, [a]ll, [n]o -- ")
+                word, _, rest = said.partition(" ")
+                if word.casefold() in ("n", "no", "d", "deny"):
+                    return "deny", rest.strip()
+                if word.casefold() in ("a", "all"):
+                    note("\n".join(folds[at + page :]))
+                    return "", ""
+                said = said if word.casefold() in ("m", "more") else ""
+        return "", ""
 
     async def _questions(self, request: JsonObject) -> None:
         responses: list[dict[str, Any]] = []
@@ -138,17 +195,23 @@ class Person:
                 found = asked.response(question, await self._line(f"({asked.hint(question)}): "))
             responses.append(found)
         if self._api is not None:
+            self._answering = True
             batch = text(request, "id")
             _tell_if_late(await self._api.answer_questions(self._workspace, batch, responses))
 
     async def _line(self, prompt: str) -> str:
-        """One line from the terminal; what was typed before the prompt does not count."""
+        """One line from the terminal; what was typed before the prompt does not count.
+
+        The prompt comes a moment after what it is about, so that a key that was meant for
+        something else has been pressed by then.
+        """
         fd = self._fd
         if fd is None:
             raise EOFError
+        await trio.sleep(ASK_QUIET_S)
         with suppress(OSError, termios.error):  # then it is no terminal any more, and reads fail
             termios.tcflush(fd, termios.TCIFLUSH)
-        os.write(2, prompt.encode())
+        os.write(2, prompt.encode("utf-8", "backslashreplace"))
         await trio.lowlevel.wait_readable(fd)
         try:
             raw = os.read(fd, _LINE_BYTES)
@@ -157,16 +220,6 @@ class Person:
         if not raw:
             raise EOFError
         return for_terminal(raw.decode("utf-8", "replace")).strip()
-
-
-_ACTIONS = {
-    "y": "allow",
-    "yes": "allow",
-    "s": "allow_session",
-    "session": "allow_session",
-    "n": "deny",
-    "no": "deny",
-}
 
 
 def _terminal() -> int | None:
@@ -181,9 +234,23 @@ def _terminal() -> int | None:
         return None
 
 
+def _terminal_size() -> tuple[int, int]:
+    """Columns and rows; those of a usual terminal where it does not say."""
+    try:
+        columns, rows = os.get_terminal_size(2)
+    except OSError:
+        columns = rows = 0
+    return max(20, columns or 80), rows or 24
+
+
+def _how(ended: JsonObject) -> str:
+    ending = text(ended, "ending").replace("_", " ") or "ended"
+    who = text(ended, "decided_by")
+    return f"{ending} elsewhere" + (f" by {who}" if who else "")
+
+
 def _tell_if_late(resolution: JsonObject) -> None:
     if resolution.get("resolved") is not True:
         who = text(resolution, "decided_by")
-        warn(
-            f"it was {text(resolution, 'ending') or 'gone'} already" + (f" by {who}" if who else "")
-        )
+        ending = text(resolution, "ending").replace("_", " ") or "gone"
+        warn(f"it was {ending} already" + (f" by {who}" if who else ""))

@@ -251,7 +251,7 @@ class _Running:
 
     async def _adopt_asked(self) -> None:
         if self.person is not None:
-            await self.person.adopt(self._watch.current)
+            await self.person.adopt(self._watch.is_ours)
 
     async def _interrupted(self) -> None:
         """The first Ctrl-C: cancel the run and follow it to its end, for a few seconds."""

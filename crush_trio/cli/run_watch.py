@@ -48,6 +48,10 @@ class RunWatch:
         """Whether the run that counts has had its terminal event."""
         return self.current in self._endings
 
+    def is_ours(self, run_id: str) -> bool:
+        """Whether a run is the one that was submitted, one it joined, or a sub-agent of theirs."""
+        return run_id in self._ours
+
     def adopt(self, record: JsonObject) -> None:
         """Take a whole record from the server, as after a ``resync``."""
         run_id = text(record, "id")

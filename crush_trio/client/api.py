@@ -18,8 +18,14 @@ from crush_trio.client.shapes import (
     parse_objects,
     text,
 )
-from crush_trio.limits import CATALOGUE_FETCH_S, REQUEST_TIMEOUT_S
+from crush_trio.limits import (
+    CATALOGUE_FETCH_S,
+    CLIENT_OUTPUT_PIECE_BYTES,
+    REQUEST_TIMEOUT_S,
+)
+from crush_trio.protocol.digests import request_digest
 
+RANGE_NOT_SATISFIABLE = 416
 OUR_NAME = "crush-trio"
 """The ``by`` of a control request: marks our own command line (contract 3)."""
 
@@ -127,6 +133,18 @@ class Api:
         raw = await self._get(f"{_w(workspace)}/sessions/{_q(session)}/messages")
         return parse_objects(raw, "the messages")
 
+    async def output_piece(self, workspace: str, session: str, output: str, at: int) -> bytes:
+        """The bytes of a kept output from position ``at`` on, at most a piece; none at its end."""
+        target = f"{_w(workspace)}/sessions/{_q(session)}/outputs/{_q(output)}"
+        answer = await self._http.exchange(
+            "GET", target, byte_range=f"{at}-{at + CLIENT_OUTPUT_PIECE_BYTES - 1}"
+        )
+        if answer.status == RANGE_NOT_SATISFIABLE:
+            return b""
+        if answer.status >= 400:
+            raise refusal(answer.status, answer.body)
+        return answer.body
+
     async def delete_session(self, workspace: str, session: str) -> None:
         """Cancel the session's runs and delete what it holds; twice is fine."""
         path = f"{_w(workspace)}/sessions/{_q(session)}"
@@ -153,6 +171,30 @@ class Api:
         path = "/v1/permissions" if workspace is None else f"{_w(workspace)}/permissions"
         return parse_objects(await self._get(path), "the list of permissions")
 
+    async def permission(self, workspace: str, request_id: str) -> JsonObject:
+        """One of them, whole.
+
+        Raises:
+            ServerRefused: ``request_not_found``: it does not wait; the sentence says how it ended.
+        """
+        raw = await self._get(f"{_w(workspace)}/permissions/{_q(request_id)}")
+        return parse_object(raw, "the permission request")
+
+    async def grants(self, workspace: str, session: str) -> list[JsonObject]:
+        """What was allowed for a session."""
+        raw = await self._get(f"{_w(workspace)}/sessions/{_q(session)}/grants")
+        return children(parse_object(raw, "the grants"), "grants")
+
+    async def forget_grants(
+        self, workspace: str, session: str, wanted: str | None
+    ) -> list[JsonObject]:
+        """Take one of them back, or all; what is left."""
+        one = "" if wanted is None else f"/{_q(wanted)}"
+        path = f"{_w(workspace)}/sessions/{_q(session)}/grants{one}"
+        return children(
+            parse_object(await self._call("DELETE", path, None), "the grants"), "grants"
+        )
+
     async def questions(self, workspace: str | None = None) -> list[JsonObject]:
         """Batches of questions that wait, as `permissions`."""
         path = "/v1/questions" if workspace is None else f"{_w(workspace)}/questions"
@@ -161,8 +203,16 @@ class Api:
     async def grant(
         self, workspace: str, request: JsonObject, action: str, message: str = ""
     ) -> JsonObject:
-        """``{"resolved": …}``: whether this answer decided; ``request`` is as it was shown."""
-        body = {"permission": request, "action": action, "message": message}
+        """``{"resolved": …}``: whether this answer decided.
+
+        ``request`` is as it was shown, and the answer goes with its digest, made here.
+        """
+        body = {
+            "permission": request,
+            "action": action,
+            "message": message,
+            "digest": request_digest(request),
+        }
         raw = await self._call("POST", f"{_w(workspace)}/permissions/grant", body)
         return parse_object(raw, "the resolution")
 

@@ -255,13 +255,24 @@ def running(server: Server, project: Path, *arguments: str, **more: Any) -> Iter
 
 
 @pytest.mark.parametrize(
-    ("action", "code", "out"),
-    [("allow", 0, "made it\n"), ("allow-session", 0, "made it\n"), ("deny", 3, "")],
+    ("action", "ended", "code", "out"),
+    [
+        (("allow",), "allowed", 0, "made it\n"),
+        (("allow", "--session"), "allowed session", 0, "made it\n"),
+        (("deny", "--message", "not now"), "denied", 3, ""),
+    ],
+    ids=["allow", "session", "deny"],
 )
 def test_approvals_answer_a_run_that_has_no_terminal(
-    server: Server, project: Path, model: str, action: str, code: int, out: str
+    server: Server,
+    project: Path,
+    model: str,
+    action: tuple[str, ...],
+    ended: str,
+    code: int,
+    out: str,
 ) -> None:
-    """G13: `run` says once that it waits; its exit code tells how it was answered."""
+    """G13: `run` says where to answer; its exit code tells how it was answered."""
     with running(server, project, "-m", model) as process:
         w = server.workspace(project)
         [item] = pending(server, w)
@@ -273,16 +284,19 @@ def test_approvals_answer_a_run_that_has_no_terminal(
             json.loads(server.cli("approvals", "--all", "--json").stdout)[0]["request"]
             == (item["request"])
         )
-        more = ("--message", "not now") if action == "deny" else ()
-        answered = server.cli("approvals", action, name, *more)
-        assert answered.returncode == 0, answered.stderr
+        whole = server.cli("approvals", "show", name[:6]).stdout
+        assert "    touch made\n" in whole
+        assert f"would cover exactly this command in {project}\n" in whole
+        word, *more = action
+        answered = server.cli("approvals", word, name[:6], *more)
+        assert (answered.returncode, answered.stdout) == (0, f"{name} {ended}\n"), answered.stderr
         said, told = process.communicate(timeout=30)
         assert (process.returncode, said) == (code, out)
-        assert told.count("crush-trio approvals") == 1
+        assert told.count(f"crush-trio approvals show {name}\n") == 1
         late = server.cli("approvals", "allow", name)
-        assert late.returncode == 2
-        assert "no request" in late.stderr
-    if action == "deny":
+        assert late.returncode == 1
+        assert late.stderr == f"crush-trio: too late: It has ended: {ended} by local.\n"
+    if ended == "denied":
         messages = json.dumps(server.get(f"/v1/workspaces/{w}/messages/user"))
         assert messages
         session = server.get(f"/v1/workspaces/{w}/sessions")[0]["id"]
@@ -366,18 +380,24 @@ def on_a_terminal(server: Server, project: Path, *arguments: str) -> Iterator[tu
 
 
 @pytest.mark.parametrize(
-    ("said", "code"), [("y", 0), ("s", 0), ("n not today", 3)], ids=["yes", "session", "no"]
+    ("said", "code"),
+    [(("y",), 0), (("s", "y"), 0), (("n not today",), 3), (("d", "not today"), 3)],
+    ids=["yes", "session", "no", "why"],
 )
 def test_a_person_at_the_terminal_is_asked_there(
-    server: Server, project: Path, model: str, said: str, code: int
+    server: Server, project: Path, model: str, said: tuple[str, ...], code: int
 ) -> None:
     with on_a_terminal(server, project, "-m", model) as (process, terminal):
         terminal.expect("allow?")
         assert "bash (execute) in" in terminal.shown
         assert "touch made" in terminal.shown
-        terminal.type("what?")
+        terminal.type("?")
+        terminal.expect("rest of this session exactly this command in")
         terminal.expect("allow?")
-        terminal.type(said)
+        for line, asked in zip(said, ("", "tell the model" if code else "back:"), strict=False):
+            if asked:
+                terminal.expect(asked)
+            terminal.type(line)
         out, _ = process.communicate(timeout=30)
         assert (process.returncode, out) == (code, "" if code else "made it\n")
     assert (project / "made").exists() is (code == 0)
