@@ -87,7 +87,7 @@ async def test_the_working_directory_is_used_and_outside_is_named_as_such(
     desk: Desk, tmp_path: Path
 ) -> None:
     (desk.root / "sub").mkdir()
-    result = await desk.call(BashTool(), description="", command="pwd", working_dir="sub")
+    result = await desk.call(BashTool(), description="", command="pwd; touch x", working_dir="sub")
     assert result.content == f"{desk.root}/sub\n\n<cwd>{desk.root}/sub</cwd>"
     assert desk.asks[-1].inside
     await desk.call(BashTool(), description="", command="pwd", working_dir=str(tmp_path))
@@ -101,7 +101,11 @@ async def test_long_output_is_cut_to_its_columns_and_kept_in_a_file(desk: Desk) 
     assert result.content.startswith("line 1\n")
     assert "line 100000\n(" in result.content
     assert "lines truncated] ..." in result.content
-    path = result.content.partition("the output is in ")[2].partition(")")[0]
+    assert "(1088895 bytes in all; the whole output is output call-1, in " in result.content
+    assert result.metadata is not None
+    kept = {key: result.metadata[key] for key in ("output_id", "output_bytes", "output_dropped")}
+    assert kept == {"output_id": "call-1", "output_bytes": 1_088_895, "output_dropped": 0}
+    path = result.content.partition("output call-1, in ")[2].partition(")")[0]
     text = Path(path).read_text()
     assert text.startswith("line 1\nline 2\n")
     assert text.count("\n") == 100_000

@@ -13,7 +13,8 @@ import pytest
 
 from crush_trio.agent.ports import Decision
 from crush_trio.tools.shell.bash import BashTool
-from crush_trio.tools.shell.safe_git import filter_names, git_program, safe_git
+from crush_trio.tools.shell.judge import judge, program_on
+from crush_trio.tools.shell.safe_git import filter_names
 from tests.tools.desk import Desk
 
 SAFE = [
@@ -148,26 +149,27 @@ def workspace(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", SAFE)
 def test_a_command_of_the_table_is_safe(command: str, workspace: Path) -> None:
-    assert safe_git(command, workspace, workspace) is not None
+    assert judge(command, workspace, workspace, os.environ["PATH"]).safe is not None
 
 
 @pytest.mark.parametrize("command", UNSAFE)
 def test_every_other_command_needs_permission(command: str, workspace: Path) -> None:
-    assert safe_git(command, workspace, workspace) is None
+    assert judge(command, workspace, workspace, os.environ["PATH"]).safe is None
 
 
 def test_outside_the_workspace_nothing_is_safe(workspace: Path) -> None:
-    assert safe_git("git status", workspace / "src", workspace) is not None
+    path = os.environ["PATH"]
+    assert judge("git status", workspace / "src", workspace, path).safe is not None
     for outside in (workspace.parent, Path("/"), Path(f"{workspace}-other")):
-        assert safe_git("git status", outside, workspace) is None
+        assert judge("git status", outside, workspace, path).safe is None
 
 
 def test_a_git_inside_the_workspace_is_not_the_git_that_runs(workspace: Path) -> None:
     fake = workspace / "git"
     fake.write_text("#!/bin/sh\n")
     fake.chmod(0o755)
-    assert git_program(f"{workspace}:.:", workspace) is None
-    found = git_program(f"{workspace}:/usr/bin:/bin:/usr/local/bin", workspace)
+    assert program_on("git", f"{workspace}:.:", workspace) is None
+    found = program_on("git", f"{workspace}:/usr/bin:/bin:/usr/local/bin", workspace)
     assert found is not None
     assert not found.startswith(str(workspace))
 

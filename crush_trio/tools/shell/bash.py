@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import trio
 
 from crush_trio.agent.ports import (
     PermissionAsk,
-    ShellResult,
     ToolCall,
     ToolContext,
     ToolResult,
@@ -18,21 +15,14 @@ from crush_trio.limits import (
     BASH_COMMAND_BYTES,
     BASH_TIMEOUT_S,
     JOB_FAST_FAILURE_S,
-    SAFE_GIT_TIMEOUT_S,
 )
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered, demand
-from crush_trio.tools.paths import FILE_WORK, Place, place_of
+from crush_trio.tools.paths import FILE_WORK, place_of
 from crush_trio.tools.shell.command_answer import answer_of
 from crush_trio.tools.shell.jobs import run_as_job
-from crush_trio.tools.shell.safe_git import (
-    CONFIG_NAMES,
-    filter_names,
-    git_program,
-    hardened_argv,
-    hardened_environment,
-    safe_git,
-)
+from crush_trio.tools.shell.judge import judge
+from crush_trio.tools.shell.safe_run import run_safe
 
 _SPEC = ToolSpec(
     name="bash",
@@ -68,7 +58,7 @@ class BashTool:
 
     @answered
     async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
-        """Run the command, with permission unless it is one of a few git commands."""
+        """Run the command, with permission unless it is known to do no more than look."""
         command = arguments.text(call, "command")
         description = arguments.text(call, "description", "")
         working_dir = arguments.text(call, "working_dir", "")
@@ -85,9 +75,18 @@ class BashTool:
         place = await place_of(working_dir or ".", context.workspace_path)
         if not await trio.to_thread.run_sync(place.path.is_dir, limiter=FILE_WORK):
             raise ToolProblem(f"working_dir is not a directory: {place.path}")
+        # In a thread: it looks at the disk, and its parser is loaded with the first command.
+        judged = await trio.to_thread.run_sync(
+            judge,
+            command,
+            place.path,
+            place.workspace,
+            context.env.get("PATH", ""),
+            limiter=FILE_WORK,
+        )
         result = None
-        if not background:
-            result = await _run_safe_git(command, place, call, context)
+        if judged.safe is not None and not background:
+            result = await run_safe(judged.safe, place.workspace, call, context)
         if result is None:
             ask = PermissionAsk(
                 tool_name="bash",
@@ -103,6 +102,9 @@ class BashTool:
                 },
                 target=command,
                 inside=place.inside,
+                why=judged.why,
+                harmless=judged.harmless,
+                writes=judged.writes,
             )
             demand(await context.permission(ask))
             if context.jobs is not None and (background or 0 < after_s < BASH_TIMEOUT_S):
@@ -117,32 +119,3 @@ class BashTool:
                 spill_name=call.id,
             )
         return answer_of(result, description, place.path)
-
-
-async def _run_safe_git(
-    command: str, place: Place, call: ToolCall, context: ToolContext
-) -> ShellResult | None:
-    """Run the command without permission if it is a safe git command; ``None`` if it is not."""
-    workspace = place.workspace
-    git = await trio.to_thread.run_sync(safe_git, command, place.path, workspace, limiter=FILE_WORK)
-    program = git_program(context.env.get("PATH", ""), workspace) if git is not None else None
-    if git is None or program is None:
-        return None
-
-    async def execute(
-        argv: tuple[str, ...], filters: frozenset[str], show: Callable[[str, str], None]
-    ) -> ShellResult:
-        return await context.processes.run_argv(
-            argv,
-            cwd=place.path,
-            env=hardened_environment(context.env, filters),
-            timeout_s=SAFE_GIT_TIMEOUT_S,
-            on_output=show,
-            spill_name=call.id,
-        )
-
-    names = await execute((program, *CONFIG_NAMES), frozenset(), lambda _stream, _text: None)
-    filters = filter_names(names.stdout)
-    if names.exit_code != 0 or names.stdout_dropped or filters is None:
-        return None  # a configuration we cannot read, or one that makes nothing safe
-    return await execute(hardened_argv(program, git), filters, context.output)

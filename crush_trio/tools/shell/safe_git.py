@@ -1,7 +1,7 @@
 """The few git commands that need no permission, and how they are run so that they stay harmless.
 
 A repository is foreign text, and git runs programs that a repository's configuration names. So
-such a command is (1) one literal argv from a table, (2) run without a shell, and (3) with every
+such a command is (1) one literal argv from a table, (2) run as `safe_run` does, and (3) with every
 configuration that names a program overridden; filter drivers, whose names are free, are looked up
 first (`CONFIG_NAMES`, which runs nothing) and overridden one by one.
 """
@@ -9,14 +9,11 @@ first (`CONFIG_NAMES`, which runs nothing) and overridden one by one.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 import attrs
-
-from crush_trio.tools.shell.literal import literal_argv
 
 _COMMON_LOG: Final = (
     r"--oneline|--graph|--all|--branches|--tags|--reverse|--no-merges|--merges|--first-parent"
@@ -116,14 +113,13 @@ class SafeGit:
     arguments: tuple[str, ...]
 
 
-def safe_git(command: str, directory: Path, workspace: Path) -> SafeGit | None:
-    """The safe git command that ``command`` spells, if it is one; else it needs permission.
+def safe_git(argv: tuple[str, ...], directory: Path, workspace: Path) -> SafeGit | None:
+    """The safe git command that these words are, if they are one; else it needs permission.
 
     Args:
         directory: Where it would run, resolved; outside ``workspace`` nothing is safe.
     """
-    argv = literal_argv(command)
-    if argv is None or argv[0] != "git" or not directory.is_relative_to(workspace):
+    if argv[0] != "git" or not directory.is_relative_to(workspace):
         return None
     rest = argv[2:] if argv[1:2] == ("--no-pager",) else argv[1:]
     if not rest or rest[0] not in FLAGS:
@@ -180,16 +176,6 @@ def _stays_inside(argument: str, directory: Path, workspace: Path) -> bool:
         return False
 
 
-def git_program(path: str, workspace: Path) -> str | None:
-    """The absolute path of git on this PATH; one inside the workspace is not taken."""
-    entries = [
-        entry
-        for entry in path.split(":")
-        if entry.startswith("/") and not Path(entry).resolve().is_relative_to(workspace)
-    ]
-    return shutil.which("git", path=":".join(entries)) if entries else None
-
-
 def filter_names(config_names: str) -> frozenset[str] | None:
     """The filter drivers among the NUL-separated output of `CONFIG_NAMES`.
 
@@ -204,7 +190,7 @@ def filter_names(config_names: str) -> frozenset[str] | None:
 
 
 def hardened_argv(program: str, git: SafeGit) -> tuple[str, ...]:
-    """What is executed, without a shell."""
+    """What is executed: the program by its absolute path."""
     hard = _HARD_FLAGS[git.subcommand]
     if git.subcommand != "rev-parse":
         return (program, "--no-pager", git.subcommand, *hard, *git.arguments)
