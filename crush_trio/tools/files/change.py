@@ -14,6 +14,7 @@ from crush_trio.tools.files.edits import Difference, difference
 from crush_trio.tools.files.landing import Version
 from crush_trio.tools.files.text_file import BOM, TextFile, read_text, replace_file
 from crush_trio.tools.paths import FILE_WORK, Place, place_of
+from crush_trio.tools.sandbox.demands import demand_writable
 
 NOT_READ = "you must read the file before editing it. Use the View tool first"
 
@@ -57,6 +58,7 @@ async def look_at(file_path: str, context: ToolContext) -> Target:
     if not file_path:
         raise ToolProblem("file_path is empty")
     place = await place_of(file_path, context.workspace_path)
+    demand_writable(place.path, context)
     old = await trio.to_thread.run_sync(_read, place.path, limiter=FILE_WORK)
     return Target(place, old)
 

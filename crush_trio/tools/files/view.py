@@ -22,6 +22,7 @@ from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered, demand
 from crush_trio.tools.files.text_file import looks_binary, open_regular
 from crush_trio.tools.paths import FILE_WORK, Place, place_of
+from crush_trio.tools.sandbox.demands import demand_readable
 
 _SPEC = ToolSpec(
     name="view",
@@ -75,7 +76,8 @@ class ViewTool:
         offset = arguments.whole(call, "offset", 0, most=_MANY)
         limit = arguments.whole(call, "limit", 0, most=_MANY) or VIEW_LINES
         place = await place_of(file_path, context.workspace_path)
-        if not place.inside:
+        demand_readable(place.path, context)
+        if not place.inside and not _is_own_output(place, context):
             params = {"file_path": str(place.path), "offset": offset, "limit": limit}
             demand(await context.permission(_ask(place, params)))
         path = str(place.path)

@@ -13,6 +13,7 @@ import trio
 from crush_trio.agent.ports import PermissionAsk, ToolCall, ToolContext
 from crush_trio.tools.arguments import ToolProblem, demand
 from crush_trio.tools.paths import FILE_WORK, Place, place_of
+from crush_trio.tools.sandbox.demands import demand_readable
 
 
 @attrs.frozen
@@ -35,6 +36,7 @@ async def searched_place(
         ToolProblem: Nothing is there.
     """
     place = await place_of(text or ".", context.workspace_path)
+    demand_readable(place.path, context)
     if not place.inside:
         doing = "List" if action == "list" else "Search"
         ask = PermissionAsk(

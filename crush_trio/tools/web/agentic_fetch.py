@@ -18,6 +18,7 @@ from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.runs import Outcome
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered, demand
+from crush_trio.tools.sandbox.demands import demand_network
 from crush_trio.tools.web.fetch import url_argument
 
 TOOLS: Final = frozenset({"web_fetch"})
@@ -57,6 +58,7 @@ class AgenticFetchTool:
         url = url_argument(call) if arguments.text(call, "url", "") else None
         if context.agents is None:
             raise ToolProblem("agentic_fetch cannot be used here: there are no sub-agents")
+        demand_network(context)
         params: dict[str, Any] = {"prompt": prompt}
         if url is not None:
             params["url"] = str(url)

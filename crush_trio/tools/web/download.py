@@ -19,6 +19,7 @@ from crush_trio.tools.files.change import demand_fresh_version
 from crush_trio.tools.files.landing import Landing, Version, version_of
 from crush_trio.tools.files.text_file import open_regular
 from crush_trio.tools.paths import FILE_WORK, Place, place_of
+from crush_trio.tools.sandbox.demands import demand_network, demand_writable
 from crush_trio.tools.web.exchange import Answer, opened
 from crush_trio.tools.web.fetch import url_argument
 from crush_trio.tools.web.urls import WebUrl
@@ -60,6 +61,8 @@ class DownloadTool:
             raise ToolProblem("file_path is empty")
         seconds = arguments.whole(call, "timeout", 0, most=limits.DOWNLOAD_MAX_S)
         place = await place_of(text, context.workspace_path)
+        demand_network(context)
+        demand_writable(place.path, context)
         old = await trio.to_thread.run_sync(_version_at, place.path, limiter=FILE_WORK)
         demand_fresh_version(str(place.path), old, context)
         params: dict[str, Any] = {"url": str(url), "file_path": str(place.path)}

@@ -10,6 +10,7 @@ from crush_trio import limits
 from crush_trio.agent.ports import PermissionAsk, ToolCall, ToolContext, ToolResult, ToolSpec
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered, demand
+from crush_trio.tools.sandbox.demands import demand_network
 from crush_trio.tools.web.framing import framed
 from crush_trio.tools.web.pages import Page, Readable, get_page, readable
 from crush_trio.tools.web.urls import WebUrl, read_url
@@ -78,6 +79,7 @@ class FetchTool:
     async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
         """Ask a person or a rule, then the web."""
         url = url_argument(call)
+        demand_network(context)
         form = arguments.text(call, "format", "markdown").lower()
         if form not in FORMATS:
             raise ToolProblem(f"fetch: the argument 'format' must be one of {', '.join(FORMATS)}")

@@ -8,6 +8,7 @@ from crush_trio import limits
 from crush_trio.agent.ports import ToolCall, ToolContext, ToolResult, ToolSpec
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import answered
+from crush_trio.tools.sandbox.demands import demand_network
 from crush_trio.tools.web.fetch import page_note, url_argument
 from crush_trio.tools.web.framing import framed
 from crush_trio.tools.web.pages import get_page, readable
@@ -46,6 +47,7 @@ class WebFetchTool:
     async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
         """Ask the web."""
         url = url_argument(call)
+        demand_network(context)
         skip = arguments.whole(call, "offset", 0, most=limits.FETCH_BODY_BYTES)
         page = await get_page(url, self.reach, within_s=limits.FETCH_S, any_host=True)
         part = await readable(page, "markdown", call, context, skip=skip)
