@@ -31,6 +31,7 @@ from crush_trio.store.contract import (
 logger = logging.getLogger(__name__)
 
 LOST = RunError("lost", "The server stopped during this run; it was not repeated.", True)
+ORPHANED = RunError("lost", "The server stopped before this sub-agent began; nobody waits for it.")
 STALE = RunError("stale", "The run waited too long for a server; send it again.", True)
 MISSING = RunError("workspace_missing", "The workspace's directory does not exist any more.")
 
@@ -45,8 +46,10 @@ async def end_what_is_owed(
     """End every run that cannot go on; return the queued ones that can, in acceptance order.
 
     A run whose cancel had been promised ends ``cancelled``; one that had begun ``lost``. A queued
-    one goes on if it is younger than ``requeue_within_s`` and its directory exists. Before any of
-    that, what the dead server's tools left running is ended (G10); its background jobs are lost.
+    one goes on if it is younger than ``requeue_within_s`` and its directory exists. A sub-agent
+    never goes on, because nobody waits for it any more; it ends before the run it worked for, and
+    ``cancelled`` if that was. Before any of that, what the dead server's tools left running is
+    ended (G10); its background jobs are lost.
     """
     going_on: list[RunRow] = []
     owed: list[tuple[RunRow, Outcome, Ticket[None]]] = []
@@ -58,7 +61,12 @@ async def end_what_is_owed(
     for job in jobs:
         await store.commit_nowait(job.record.workspace_id, job_commits.lost(job, left)).wait()
         logger.warning("job %s was lost", job.record.job_id)
-    for row in rows:
+    marks = {row.record.id: row.record.cancelled_by for row in rows}
+    for row in sorted(rows, key=lambda row: row.record.parent_run is None):
+        above = marks.get(row.record.parent_run) if row.record.parent_run is not None else None
+        if above is not None and row.record.cancelled_by is None:
+            by = attrs.evolve(above, reason="parent")
+            row = attrs.evolve(row, record=attrs.evolve(row.record, cancelled_by=by))
         ending = verdict(row, workspaces, requeue_within_s=requeue_within_s, now_ms=_now_ms())
         if ending is None:
             going_on.append(row)
@@ -93,6 +101,8 @@ def verdict(
         return Outcome.CANCELLED, None
     if record.state is RunState.RUNNING:
         return Outcome.LOST, LOST
+    if record.parent_run is not None:
+        return Outcome.LOST, ORPHANED
     known = workspaces.get(record.workspace_id)
     if known is None or not Path(known.path).is_dir():
         return Outcome.FAILED, MISSING
@@ -112,7 +122,8 @@ def _end(
     report = attrs.evolve(
         row.record.processes, left=tuple(process for process in left if process.pid in mine)
     )
-    commits.end_as_stored(tx, row.record.id, outcome, error, report)
+    by = row.record.cancelled_by
+    commits.end_as_stored(tx, row.record.id, outcome, error, report, by)
 
 
 # --- outputs of what was deleted ----------------------------------------------------------

@@ -8,6 +8,7 @@ import trio
 
 from crush_trio.host import commits
 from crush_trio.host.recovery import remove_outputs
+from crush_trio.host.session import Session
 from crush_trio.host.workspace import Workspace
 from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.ids import RunId, SessionId, new_id
@@ -79,14 +80,12 @@ async def delete_session(workspace: Workspace, session_id: SessionId, by: Cancel
 
 
 async def _delete(workspace: Workspace, session_id: SessionId, by: CancelledBy) -> None:
-    below: tuple[SessionId, ...] = await _below(workspace, session_id)
-    doomed = []
-    for each in (session_id, *below):
-        with suppress(Refused):  # deleted meanwhile
-            doomed.append(await workspace.session(each))
+    doomed: list[Session] = []
     try:
-        for session in doomed:
-            session.close(by)
+        await _close(workspace, session_id, by, doomed)
+        # Only now: a run of the closed session begins no more sub-agents.
+        for each in await _below(workspace, session_id):
+            await _close(workspace, each, by, doomed)
         for open_run in [each for session in doomed for each in session.unfinished()]:
             await open_run.ended.wait()
             await _check_ended(workspace, open_run.id)
@@ -98,6 +97,16 @@ async def _delete(workspace: Workspace, session_id: SessionId, by: CancelledBy) 
         raise
     for session in doomed:
         workspace.forget_session(session.id)
+
+
+async def _close(
+    workspace: Workspace, session_id: SessionId, by: CancelledBy, closed: list[Session]
+) -> None:
+    """Let a session take no more runs, and cancel the open ones."""
+    with suppress(Refused):  # deleted meanwhile
+        session = await workspace.session(session_id)
+        session.close(by)
+        closed.append(session)
 
 
 async def _check_ended(workspace: Workspace, run_id: RunId) -> None:

@@ -68,7 +68,7 @@ async def test_an_entry_without_an_active_form_is_called_as_it_is(desk: Desk) ->
         ("write", "`todos` must be a list"),
         (["write"], "`todos[0]` must be an object"),
         ([entry("a"), entry("b", "done")], "`todos[1].status` must be one of pending, in_progress"),
-        ([entry("a", None)], "`todos[0].status` must be one of"),
+        ([entry("a", "")], "`todos[0].status` must be one of"),
         ([entry("  ")], "`todos[0].content` must be a text"),
         ([entry("a", active_form=7)], "`todos[0].active_form` must be a text"),
         ([entry("é" * limits.TODO_BYTES)], f"is longer than {limits.TODO_BYTES} bytes"),
