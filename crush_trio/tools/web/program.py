@@ -15,10 +15,11 @@ import re
 import resource
 import sys
 import urllib.parse
+from collections import Counter
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any, Final
 
-from crush_trio.limits import FETCH_MEMORY_BYTES
+from crush_trio.limits import FETCH_DEPTH, FETCH_MEMORY_BYTES
 from crush_trio.tools.web.text import cleaned, cut
 
 if TYPE_CHECKING:
@@ -26,7 +27,19 @@ if TYPE_CHECKING:
 
 _NOISE: Final = (
     *("script", "style", "noscript", "template", "iframe", "object", "embed", "svg", "canvas"),
-    *("nav", "footer", "aside", "form", "button", "select", "input", "textarea", "dialog", "head"),
+    *(
+        "title",
+        "nav",
+        "footer",
+        "aside",
+        "form",
+        "button",
+        "select",
+        "input",
+        "textarea",
+        "dialog",
+        "head",
+    ),
 )
 _UNSHOWN: Final = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|opacity\s*:\s*0(?:\.0*)?\s*(?:;|$)"
@@ -40,6 +53,15 @@ _BLOCKS: Final = frozenset(
         *("section", "table", "title", "tr", "ul"),
     ]
 )
+_VOID: Final = frozenset(
+    [
+        *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source"),
+        *("track", "wbr"),
+    ]
+)
+"""Tags that hold nothing. Those that may be left open nest all the same in the tree we get."""
+_FRAMES: Final = 8
+"""Frames of the interpreter that a conversion needs for each level, generously."""
 _BLANKS: Final = re.compile(r"\n[ \t]*(?:\n[ \t]*)+\n")
 
 
@@ -49,11 +71,11 @@ def converted(page: str, mode: str, base: str) -> tuple[str, str]:
     Raises:
         RecursionError, MemoryError: It is too much for a tree.
     """
-    if mode == "plain":
-        reader = _PlainReader()
-        reader.feed(page)
-        reader.close()
-        return "", _squeezed("".join(reader.parts))
+    plain = _PlainReader()
+    plain.feed(page)
+    plain.close()
+    if mode == "plain" or plain.deepest > FETCH_DEPTH:
+        return "", _squeezed("".join(plain.parts))
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(page, "html.parser")
@@ -104,20 +126,26 @@ def _with_absolute_links(soup: BeautifulSoup, base: str) -> None:
 
 
 class _PlainReader(HTMLParser):
-    """The text between tags, without what scripts and styles hold."""
+    """The text between tags, without what scripts and styles hold; and how deep tags nest."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
+        self.deepest = 0
+        self._open: Counter[str] = Counter()
         self._unread = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in _VOID:
+            self._open[tag] += 1
+            self.deepest = max(self.deepest, self._open.total())
         if not self._unread and tag in ("script", "style", "noscript", "template", "svg"):
             self._unread = tag
         elif tag in _BLOCKS:
             self.parts.append("\n")
 
     def handle_endtag(self, tag: str) -> None:
+        self._open[tag] = max(0, self._open[tag] - 1)
         if tag == self._unread:
             self._unread = ""
         elif tag in _BLOCKS:
@@ -135,6 +163,7 @@ def _squeezed(text: str) -> str:
 
 def main() -> None:
     """Answer the request in the first argument."""
+    sys.setrecursionlimit(_FRAMES * FETCH_DEPTH)
     resource.setrlimit(resource.RLIMIT_AS, (FETCH_MEMORY_BYTES, FETCH_MEMORY_BYTES))
     request: dict[str, Any] = json.loads(sys.argv[1])
     page = sys.stdin.buffer.read().decode("utf-8", "replace")

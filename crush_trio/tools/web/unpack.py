@@ -49,7 +49,8 @@ class Unpacker:
         while not self._inflate.eof:  # what follows the end is nobody's
             piece = self._next(data)
             self._unpacked += len(piece)
-            if self._unpacked > max(FETCH_RATIO_FREE_BYTES, self._packed * FETCH_RATIO):
+            used = self._packed - len(self._inflate.unconsumed_tail)
+            if self._unpacked > max(FETCH_RATIO_FREE_BYTES, used * FETCH_RATIO):
                 raise UnpackError(f"it unpacks to more than {FETCH_RATIO} times its size")
             if piece:
                 yield piece

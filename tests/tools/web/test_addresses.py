@@ -67,7 +67,8 @@ SPELLINGS = re.split(
 %31%32%37.0.0.1 user@127.0.0.1 a:b@127.0.0.1 example.com@127.0.0.1 127.0.0.1@example.com
 [::1%25eth0] [fe80::1%25eth0] [fe80::1%eth0] [::1 [127.0.0.1] [] [::1]x [::1]: [v1.fe80::a]
 127.0.0.1: 127.0.0.1:0 127.0.0.1:65536 127.0.0.1:8o 127.0.0.1:+80 127.0.0.1:８０ ::1
-127.0.0\u00ad.1 lo\u00adcalhost under_score.test -a.test a-.test a..test .test . *.test a!b.test 127.0.0.1\\@example.com example.com\\.test
+127.0.0\u00ad.1 lo\u00adcalhost under_score.test
+-a.test a-.test a..test .test . *.test a!b.test 127.0.0.1\\@example.com example.com\\.test
 xn--a.test\x00 localhost\x00.example.com 127.0.0.1\tx exa\rmple.com example.com\x7f ﷺ.test
 a\u200bb.test:0 a\u2028b.test 127.0.0.1\u3000x""",
 )
