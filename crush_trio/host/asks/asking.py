@@ -169,7 +169,11 @@ class Waiting:
         row = await self.store.ask(ask_id)
         if row is None or row.workspace_id != self.workspace_id or row.kind != kind:
             return Resolution(False)
-        if row.ending is None:  # its run is ending, and the withdrawal goes with that
+        if row.ending is None:  # its run is ending; how it ended may be on its way to the disk
+            with suppress(StoreError):
+                ticket = self.store.commit_nowait(self.workspace_id, lambda tx: tx.ask(ask_id))
+                row = (await ticket.wait()).value or row
+        if row.ending is None:  # the withdrawal goes with the run's own ending
             return Resolution(False, WITHDRAWN, SERVER)
         return Resolution(False, row.ending, row.decided_by, row.decided_at_ms)
 
