@@ -341,6 +341,7 @@ class ToolContext:
         output: Shows live output ``(stream, text)`` to subscribers; never waits.
         last_read: Unix time in ns at which this session last read an absolute path, or ``None``.
         env: The fixed environment for tool processes (contract 7).
+        outputs: Where this session's long outputs are kept, links resolved; they may be read.
         jobs: What may outlive the run; ``None`` where there is nobody to own it.
         agents: Runs sub-agents; ``None`` where there may be none, as in a sub-agent.
         todos: Gives the session's to-do list as it is now.
@@ -357,6 +358,7 @@ class ToolContext:
     processes: ProcessHost
     env: Mapping[str, str]
     config: Mapping[str, Any]
+    outputs: Path | None = None
     questions: AskQuestions | None = None
     jobs: JobHost | None = None
     agents: SubAgents | None = None

@@ -57,7 +57,9 @@ class ShellResult:
 
     ``exit_code`` is ``None`` if it was ended by the time limit. The texts hold head and tail;
     ``dropped`` counts bytes left out of them, ``dropped_lines`` the line ends among these;
-    ``spill_path`` is the file with the whole output, if it did not fit. ``still_running`` counts
+    ``total`` counts the bytes of both streams. ``spill_path`` is the file with the whole output,
+    if it is too long to be shown, ``output_id`` its name for `GET …/outputs/{id}`, and
+    ``spill_dropped`` counts the bytes that this file lacks in its middle. ``still_running`` counts
     its processes that are alive after the shell exited.
     """
 
@@ -68,6 +70,9 @@ class ShellResult:
     stderr_dropped: int = 0
     timed_out: bool = False
     spill_path: str | None = None
+    output_id: str | None = None
+    spill_dropped: int = 0
+    total: int = 0
     still_running: int = 0
     started_ms: int = 0
     ended_ms: int = 0

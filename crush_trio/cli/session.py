@@ -1,4 +1,4 @@
-"""``crush-trio session``: list, show, delete, summarize, shell."""
+"""``crush-trio session``: list, show, output, delete, summarize, shell."""
 
 from __future__ import annotations
 
@@ -46,6 +46,23 @@ def show(*, session: str, cwd: str, as_json: bool, flags: ServerFlags) -> int:
     from crush_trio.cli.session_flow import show_session
 
     return trio.run(show_session, flags, cwd, session, as_json)
+
+
+@command.command("output")
+@click.argument("session", metavar="ID|latest")
+@click.argument("output", metavar="OUTPUT")
+@directory_option
+@server_options
+def output(*, session: str, output: str, cwd: str, flags: ServerFlags) -> int:
+    """Print the whole output of a command that was too long to be shown.
+
+    The command's result names it. A pipe or file gets the bytes as they were written.
+    """
+    import trio
+
+    from crush_trio.cli.output_flow import print_output
+
+    return trio.run(print_output, flags, cwd, session, output)
 
 
 @command.command("delete")

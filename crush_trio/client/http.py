@@ -98,6 +98,7 @@ class Http:
         *,
         timeout: float = REQUEST_TIMEOUT_S,
         repeatable: bool = False,
+        byte_range: str | None = None,
     ) -> Answer:
         """One request and its whole answer.
 
@@ -108,13 +109,16 @@ class Http:
             timeout: Seconds for everything, connecting included.
             repeatable: Sending it twice does no harm, so that a kept connection that turns out
                 to be closed is replaced without telling the caller. ``GET`` always is.
+            byte_range: Ask for this part of the answer, as ``0-1023``.
 
         Raises:
             Unreachable: No connection, or no whole answer in time.
             UnsafeSocket: See `open_stream`.
             BadAnswer: What answers does not speak HTTP.
         """
-        request = h11.Request(method=method, target=target, headers=self._request_headers(body))
+        request = h11.Request(
+            method=method, target=target, headers=self._request_headers(body, byte_range)
+        )
         with trio.move_on_after(timeout):
             while True:
                 link = await self._take()
@@ -128,7 +132,9 @@ class Http:
                         ) from None
         raise Unreachable(f"the server at {self.endpoint.url} did not answer within {timeout:g} s")
 
-    def _request_headers(self, body: bytes | None) -> list[tuple[str, str]]:
+    def _request_headers(self, body: bytes | None, byte_range: str | None) -> list[tuple[str, str]]:
+        if byte_range is not None:
+            return [*self._headers, ("Range", f"bytes={byte_range}")]
         if body is None:
             return self._headers
         return [

@@ -272,6 +272,17 @@ class Kit(Protocol):
         """
         ...
 
+    def open_output(self, folder: str, output_id: str) -> int | None:
+        """A descriptor of one kept output, which the caller closes; blocking.
+
+        ``None`` if the folder, ``workspace/session``, has no such output.
+        """
+        ...
+
+    def outputs_at(self, folder: str) -> Path | None:
+        """The directory of a folder of outputs, links resolved, whether it exists or not."""
+        ...
+
     def output_folders(self) -> tuple[str, ...]:
         """Every ``workspace`` and ``workspace/session`` that has a folder of outputs; blocking."""
         ...

@@ -36,6 +36,7 @@ STATUS: Final[dict[str, int]] = {
     "job_not_found": 404,
     "message_not_found": 404,
     "file_not_found": 404,
+    "output_not_found": 404,
     "provider_not_found": 404,
     "request_not_found": 404,
     "grant_not_found": 404,

@@ -286,6 +286,14 @@ class ServerKit:
         except OSError as exc:
             raise StoreError("store_failed", f"Tool outputs cannot be deleted: {exc}.") from exc
 
+    def open_output(self, folder: str, output_id: str) -> int | None:
+        """See `host.kit.Kit`."""
+        return self.spill.find(folder, output_id)
+
+    def outputs_at(self, folder: str) -> Path | None:
+        """See `host.kit.Kit`."""
+        return self.spill.place(folder)
+
     def output_folders(self) -> tuple[str, ...]:
         """See `host.kit.Kit`."""
         return self.spill.folders()

@@ -44,6 +44,7 @@ from crush_trio.server.routes import (
     events,
     jobs,
     kinds,
+    outputs,
     permissions,
     prompts,
     questions,
@@ -249,7 +250,7 @@ def _create_app(
     for routes in (
         *(system, agent, workspaces, sessions, clients, crush, config),
         *(runs, queue, prompts, stream, events, whole),
-        *(permissions, questions, kinds, jobs, doctor),
+        *(permissions, questions, kinds, jobs, outputs, doctor),
     ):
         routes.add_routes(app, services)
     return app

@@ -392,6 +392,14 @@ class FakeKit:
             raise StoreError("store_failed", "cannot be deleted")
         self.forgotten.append(folder)
 
+    def open_output(self, folder: str, output_id: str) -> int | None:
+        """Nothing is kept."""
+        return None
+
+    def outputs_at(self, folder: str) -> Path | None:
+        """Nowhere."""
+        return None
+
     def output_folders(self) -> tuple[str, ...]:
         """As a dead server left them."""
         return self.left_outputs

@@ -22,7 +22,13 @@ import pytest
 import trio
 
 from crush_trio.agent.ports import ShellResult
-from crush_trio.limits import KILL_GRACE_S, KILL_TOTAL_S, SPILL_CALL_BYTES, TOOL_OUTPUT_LIVE_BYTES
+from crush_trio.limits import (
+    KILL_GRACE_S,
+    KILL_TOTAL_S,
+    SPILL_CALL_BYTES,
+    TOOL_OUTPUT_COLUMNS,
+    TOOL_OUTPUT_LIVE_BYTES,
+)
 from crush_trio.protocol.runs import LeftProcess
 from crush_trio.tools.processes import process_table
 from crush_trio.tools.processes.recorded import kill_recorded
@@ -126,7 +132,8 @@ async def test_everything_the_shell_wrote_before_it_exited_is_in_the_result(
     processes: RunProcesses,
 ) -> None:
     result = await sh(processes, "echo out; echo err >&2; printf last; exit 7")
-    assert attrs.evolve(result, started_ms=0, ended_ms=0) == ShellResult(7, "out\nlast", "err\n")
+    expected = ShellResult(7, "out\nlast", "err\n", total=12)
+    assert attrs.evolve(result, started_ms=0, ended_ms=0) == expected
     assert 0 < result.started_ms <= result.ended_ms
 
 
@@ -199,9 +206,9 @@ async def test_200_megabytes_of_output_cost_bounded_memory_and_a_bounded_file(
 
 
 async def test_small_output_creates_no_file(processes: RunProcesses, spill: SpillArea) -> None:
-    result = await sh(processes, "head -c 200000 /dev/zero")
+    result = await sh(processes, f"head -c {TOOL_OUTPUT_COLUMNS} /dev/zero")
     assert result.spill_path is None
-    assert len(result.stdout) == 200_000
+    assert len(result.stdout) == TOOL_OUTPUT_COLUMNS
     assert not spill.directory.exists()
 
 

@@ -132,6 +132,11 @@ class Desk:
         )
         return self.processes
 
+    def outputs_at(self) -> Path | None:
+        """Where the long outputs of the run's session are kept."""
+        record = self.row.record
+        return self.home.kit.outputs_at(f"{record.workspace_id}/{record.session_id}")
+
     async def covered_behind(self, stored: Sequence[RunId | None]) -> tuple[RunId, ...]:
         """The runs that went ahead of this one although they were accepted later.
 

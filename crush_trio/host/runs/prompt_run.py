@@ -185,6 +185,7 @@ class PromptRun:
             processes=processes,
             env=setup.environment(),
             config=setup.tool_config,
+            outputs=self.desk.outputs_at(),
             jobs=self.desk.jobs,
             agents=self._agents,
             todos=self._todos,

@@ -106,6 +106,11 @@ class ViewTool:
         )
 
 
+def _is_own_output(place: Place, context: ToolContext) -> bool:
+    """Whether it is what a command of this session wrote, which the session was told of."""
+    return context.outputs is not None and place.path.is_relative_to(context.outputs)
+
+
 def _ask(place: Place, params: dict[str, object]) -> PermissionAsk:
     return PermissionAsk(
         tool_name="view",

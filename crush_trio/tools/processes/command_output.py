@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,8 +20,7 @@ from crush_trio.limits import (
 )
 from crush_trio.tools.processes.capture import StreamCapture
 from crush_trio.tools.processes.launched import Launched
-from crush_trio.tools.processes.spill import CallSpill
-
+from crush_trio.tools.processes.spill import CallSpill, output_id_of
 
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)  # Linux
 
@@ -33,6 +33,7 @@ class CommandOutput:
         spill: Takes both streams as they come.
         kept: Whether what a cancelled command wrote is kept.
         on_growth: Called whenever there is more to `read`; never waits.
+        whole_from: A stream of more bytes is kept in a file, because it will not be shown whole.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class CommandOutput:
         *,
         kept: bool = False,
         on_growth: Callable[[], None] = lambda: None,
+        whole_from: float = math.inf,
     ) -> None:
         self._on_growth = on_growth
+        self._whole_from = whole_from
         self.spill = spill
         self.kept = kept
         self._out = StreamCapture("stdout", on_output)
@@ -139,7 +142,8 @@ class CommandOutput:
         stdout, stderr = self._out.finish(), self._err.finish()
         if launched.exit_code is None and not timed_out:
             stderr += "\nthe process that watched over this command was killed"
-        path = await trio.to_thread.run_sync(self.spill.finish)
+        whole = max(self._out.total, self._err.total) > self._whole_from
+        path = await trio.to_thread.run_sync(self.spill.finish, whole)
         code = 137 if launched.exit_code is None else launched.exit_code
         return ShellResult(
             exit_code=None if timed_out else code,
@@ -149,6 +153,9 @@ class CommandOutput:
             stderr_dropped=self._err.kept.dropped,
             timed_out=timed_out,
             spill_path=path,
+            output_id=None if path is None else output_id_of(path),
+            spill_dropped=0 if path is None else self.spill.dropped,
+            total=self._out.total + self._err.total,
             still_running=0 if timed_out else launched.still_running,
             started_ms=began_ms,
             ended_ms=time.time_ns() // 1_000_000,

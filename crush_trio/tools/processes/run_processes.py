@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from crush_trio.agent.ports import ShellResult
-from crush_trio.limits import KILL_TOTAL_S
+from crush_trio.limits import KILL_TOTAL_S, TOOL_OUTPUT_COLUMNS
 from crush_trio.protocol.runs import LeftProcess, ProcessReport
 from crush_trio.tools.processes import process_table
 from crush_trio.tools.processes.cgroup import Cgroup
@@ -87,7 +87,8 @@ class RunProcesses:
             OSError: The command cannot be started.
             trio.ClosedResourceError: The run has ended.
         """
-        call = CommandOutput(on_output, CallSpill(self._spill, spill_name, self._folder))
+        spill = CallSpill(self._spill, spill_name, self._folder)
+        call = CommandOutput(on_output, spill, whole_from=TOOL_OUTPUT_COLUMNS)
         argv = (shell(), "-c", command)
         return await self.carry(argv, call, cwd=cwd, env=env, timeout_s=timeout_s, stdin=stdin)
 

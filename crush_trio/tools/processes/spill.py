@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from crush_trio.limits import (
 )
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_OUTPUT_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,119}\Z")
+_SUFFIX = ".txt"
 _COPY_BYTES = 1024 * 1024
 
 
@@ -43,6 +46,7 @@ class SpillArea:
         call_bytes: int = SPILL_CALL_BYTES,
     ) -> None:
         self.directory = directory
+        self._real = Path(os.path.realpath(directory))
         self.call_bytes = call_bytes
         self._total = total_bytes
         self._used: int | None = None
@@ -67,11 +71,42 @@ class SpillArea:
         if full:
             return None
         for number in range(SPILL_FILES_PER_CALL_NAME):
-            path = inside / (f"{stem}.txt" if number == 0 else f"{stem}-{number}.txt")
+            path = inside / f"{stem}{f'-{number}' if number else ''}{_SUFFIX}"
             with contextlib.suppress(FileExistsError):  # then the next number
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 return path, os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
         return None
+
+    def place(self, folder: str) -> Path:
+        """Where a folder lies, links resolved, whether it exists or not."""
+        return self._real / folder
+
+    def find(self, folder: str, output_id: str) -> int | None:
+        """A descriptor of a finished or growing output, for reading; ``None`` if there is none.
+
+        An id is a plain name, and no link is followed on the way to it.
+
+        Args:
+            folder: Where it lies; of ids that are known to exist, never a client's own words.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        if not _OUTPUT_ID.match(output_id):
+            return None
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.ExitStack() as opened:
+            try:
+                fd = os.open(self.directory, flags | os.O_DIRECTORY)
+                opened.callback(os.close, fd)
+                for part in Path(folder).parts:
+                    fd = os.open(part, flags | os.O_DIRECTORY, dir_fd=fd)
+                    opened.callback(os.close, fd)
+                return os.open(output_id + _SUFFIX, flags | os.O_NONBLOCK, dir_fd=fd)
+            except OSError as problem:
+                if problem.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK):
+                    return None
+                raise
 
     def take(self, wanted: int) -> int:
         """Reserve up to ``wanted`` bytes; how many were granted."""
@@ -114,6 +149,11 @@ class SpillArea:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path)
         self.give_back(size)
+
+
+def output_id_of(path: str) -> str:
+    """By which id `SpillArea.find` finds a file of the area."""
+    return Path(path).name.removesuffix(_SUFFIX)
 
 
 def _bytes_below(directory: Path) -> int:
@@ -225,8 +265,18 @@ class CallSpill:
         self._taken += granted
         return granted
 
-    def finish(self) -> str | None:
-        """Complete the file and return its path; ``None`` if nothing was spilled."""
+    def finish(self, whole: bool = False) -> str | None:
+        """Complete the file and return its path; ``None`` if there is none.
+
+        Args:
+            whole: Write one also for output that has fitted into memory.
+        """
+        if whole and self._file is None and not self._stopped:
+            try:
+                self._begin()
+            except OSError:
+                self.discard()
+                return None
         if self._file is None or self._path is None:
             if not self._keep_small:
                 self._waiting.clear()
@@ -253,6 +303,11 @@ class CallSpill:
             while start < end and (piece := ring.read(min(_COPY_BYTES, end - start))):
                 _write_all(file, piece)
                 start += len(piece)
+
+    @property
+    def dropped(self) -> int:
+        """Bytes that were fed and are not in the file."""
+        return self._seen - self._head_bytes - min(self._ring_bytes, self._half)
 
     @property
     def seen(self) -> int:

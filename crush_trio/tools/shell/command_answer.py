@@ -6,13 +6,15 @@ from pathlib import Path
 
 from crush_trio.agent.ports import ShellResult, ToolResult
 from crush_trio.limits import TOOL_OUTPUT_COLUMNS
+from crush_trio.tools.shell.plain_output import plain_output
 from crush_trio.tools.truncate import truncate
 
 
 def output_of(result: ShellResult) -> str:
     """Both streams, each cut to its columns, and how the command ended unless it went well."""
-    out = truncate(result.stdout, TOOL_OUTPUT_COLUMNS, more_lines=result.stdout_dropped_lines)
-    err = truncate(result.stderr, TOOL_OUTPUT_COLUMNS, more_lines=result.stderr_dropped_lines)
+    stdout, stderr = plain_output(result.stdout), plain_output(result.stderr)
+    out = truncate(stdout, TOOL_OUTPUT_COLUMNS, more_lines=result.stdout_dropped_lines)
+    err = truncate(stderr, TOOL_OUTPUT_COLUMNS, more_lines=result.stderr_dropped_lines)
     parts = [part.rstrip("\n") for part in (out, err) if part.strip("\n")]
     if result.timed_out:
         seconds = (result.ended_ms - result.started_ms) / 1000
@@ -23,13 +25,22 @@ def output_of(result: ShellResult) -> str:
     elif result.exit_code:
         parts.append(f"Exit code {result.exit_code}")
     if result.spill_path is not None:
-        dropped = result.stdout_dropped + result.stderr_dropped
-        parts.append(f"({dropped} bytes are not shown; the output is in {result.spill_path})")
+        parts.append(_where(result))
+    elif result.total and (out, err) != (stdout, stderr):
+        parts.append(f"({result.total} bytes in all; what is not shown was not kept)")
     if result.still_running:
         parts.append(
             f"({result.still_running} of its processes are still running; they end with this run)"
         )
     return "\n".join(parts)
+
+
+def _where(result: ShellResult) -> str:
+    kept = f"output {result.output_id}, in {result.spill_path}"
+    if not result.spill_dropped:
+        return f"({result.total} bytes in all; the whole output is {kept})"
+    rest = f"all but {result.spill_dropped} bytes from its middle are {kept}"
+    return f"({result.total} bytes in all; {rest})"
 
 
 def answer_of(
@@ -45,6 +56,18 @@ def answer_of(
             "output": output,
             "description": description,
             "working_directory": str(directory),
+            **_kept(result),
             **metadata,
         },
     )
+
+
+def _kept(result: ShellResult) -> dict[str, object]:
+    """Where all of it is, for programs; nothing if all of it was shown."""
+    if result.output_id is None:
+        return {}
+    return {
+        "output_id": result.output_id,
+        "output_bytes": result.total,
+        "output_dropped": result.spill_dropped,
+    }
