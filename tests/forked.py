@@ -40,6 +40,9 @@ _READ_AT_START = ("PYTHON", "LANG", "LC_")
 _LINKER = "LD_"
 """… and of those that change what is loaded, which is left to an exec."""
 
+_KEPT = ("PATH", "CRUSH_TRIO_TEST_RUN")
+"""Variables of a test run that a forked process shows in ``/proc``: the mark finds what is left."""
+
 _parents: dict[str, tuple[int, socket.socket, subprocess.Popen[bytes]]] = {}
 """By those variables: who asked for it first, the way to it, and the process that forks."""
 
@@ -136,7 +139,7 @@ def _way_to_parent(env: dict[str, str]) -> socket.socket:
             [sys.executable, __file__, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(),),
-            env={"PATH": os.environ["PATH"], **at_start},
+            env={name: os.environ[name] for name in _KEPT if name in os.environ} | at_start,
             cwd=Path(__file__).parent.parent,
         )
         theirs.close()
@@ -144,10 +147,11 @@ def _way_to_parent(env: dict[str, str]) -> socket.socket:
     return way
 
 
-@atexit.register
-def _end() -> None:
-    for owner, way, parent in _parents.values():
+def end() -> None:
+    """End the processes that fork; further requests make new ones."""
+    for key, (owner, way, parent) in tuple(_parents.items()):
         if owner == os.getpid():
+            del _parents[key]
             way.close()
             parent.wait()
 

@@ -18,6 +18,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from tests import forked
+
 __all__ = ["pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary"]
 
 MARK = "CRUSH_TRIO_TEST_RUN"
@@ -138,6 +140,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)  # after pytest-xdist has ended its workers
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Give what is ending a moment; kill the rest and fail the run."""
+    forked.end()
     if _is_worker(session):
         return
     factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]  # the run's own; there is no other way to it outside a fixture
