@@ -53,7 +53,8 @@ TICKING = {
     "description": "tick",
     "run_in_background": True,
 }
-LEAVING = {"command": "touch ../outside", "description": "leave the workspace"}
+OUTSIDE = Path("/var/tmp/crush-trio-was-here")
+LEAVING = {"command": f"touch {OUTSIDE}", "description": "leave the workspace"}
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +300,7 @@ def test_a_project_is_mended_with_everything_allowed_in_the_sandbox(
     )
     assert results.keys() == EVERY
     check_results(results)
-    assert not (server.home / "outside").exists()
+    assert not OUTSIDE.exists()
     assert "Exit code 1" in results["bash"][1]["content"]
 
 
