@@ -32,6 +32,7 @@ _NAMES = {
     "client_id": "c",
     "message_id": "m",
     "file_id": "f",
+    "output_id": "o",
     "permission_id": "p",
     "grant_id": "g",
 }
