@@ -82,6 +82,8 @@ def asked(record: JsonObject) -> str:
     kind, prompt = text(record, "kind"), text(record, "prompt")
     if kind == "summarize":
         return "/summarize"
+    if kind == "agent":
+        return f"(sub-agent) {prompt}"
     return f"!{prompt}" if kind == "shell" else prompt
 
 
