@@ -53,7 +53,7 @@ TICKING = {
     "description": "tick",
     "run_in_background": True,
 }
-OUTSIDE = Path("/var/tmp/crush-trio-was-here")
+OUTSIDE = Path("/usr/crush-trio-was-here")
 LEAVING = {"command": f"touch {OUTSIDE}", "description": "leave the workspace"}
 
 
