@@ -438,6 +438,8 @@ class FakeKit:
         deny: tuple[str, ...],
         workspace: Path,
     ) -> Decision | None:
-        """What the mode says."""
+        """What the mode says, unless the tool's name is forbidden."""
         self.modes.append(mode)
+        if ask.tool_name in deny:
+            return Decision(False, "forbidden")
         return None if mode == "ask" else Decision(mode == "allow", "not allowed")
