@@ -19,6 +19,7 @@ from crush_trio import limits
 from crush_trio.protocol.errors import StoreError
 from crush_trio.store.contract import Transaction
 from crush_trio.store.sqlite import SqliteStore, open_store
+from crush_trio.store.sqlite.connect import connect_reader, connect_writer
 from crush_trio.store.sqlite.epoch import Marks, epoch_goes_on
 from crush_trio.store.sqlite.lock import LOCK_NAME, DirectoryLock
 from crush_trio.store.sqlite.migrate import shipped_migrations
@@ -266,6 +267,15 @@ async def test_a_file_system_without_shared_memory_is_refused_by_the_checked_set
     monkeypatch.setattr(sqlite3, "connect", connect)
     error = await refusal(tmp_path)
     assert (error.code, "journal_mode" in error.message) == ("store_unwritable", True)
+
+
+def test_no_connection_makes_temporary_files(tmp_path: Path) -> None:
+    """A process that is killed would leave them, in a directory that is not ours."""
+    writer = connect_writer(tmp_path / "db", "full")
+    reader = connect_reader(tmp_path / "db")
+    for conn in (writer, reader):
+        assert conn.execute("PRAGMA temp_store").fetchone() == (2,)
+        conn.close()
 
 
 # --- epochs -----------------------------------------------------------------------------------

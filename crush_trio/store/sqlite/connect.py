@@ -61,6 +61,8 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         wanted = int(limits.BUSY_TIMEOUT_S * 1000)
         _set(conn, path, "busy_timeout", wanted, wanted)
         _set(conn, path, "trusted_schema", 0, 0)
+        # A process that is killed between making and unlinking a temporary file would leave it.
+        _set(conn, path, "temp_store", 2, 2)
     except BaseException:
         conn.close()
         raise
