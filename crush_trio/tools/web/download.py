@@ -70,7 +70,7 @@ class DownloadTool:
             params["timeout"] = seconds
         demand(await context.permission(_ask(url, place, params)))
         within_s = seconds or limits.DOWNLOAD_S
-        async with opened(url, self.reach, within_s=within_s, accept="*/*") as answer:
+        async with opened(url, self.reach, within_s=within_s, accept="*/*", packed=False) as answer:
             _check_head(answer)
             async with _landing(place.path, old) as landing:
                 size = await _carry(answer, landing)

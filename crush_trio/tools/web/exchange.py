@@ -57,7 +57,13 @@ class Answer:
 
 @asynccontextmanager
 async def opened(
-    url: WebUrl, reach: Reach, *, within_s: float, accept: str, any_host: bool = False
+    url: WebUrl,
+    reach: Reach,
+    *,
+    within_s: float,
+    accept: str,
+    packed: bool = True,
+    any_host: bool = False,
 ) -> AsyncIterator[Answer]:
     """Ask for a URL; connections and answer are closed when the block is left.
 
@@ -67,15 +73,17 @@ async def opened(
 
     Args:
         within_s: Everything, the block included, may take this long.
+        packed: Whether the body may come packed; one that comes so all the same is unpacked.
 
     Raises:
         ToolProblem: It could not be had, or not in time; one sentence.
     """
+    headers = {"accept": accept, "accept-encoding": "gzip" if packed else "identity"}
     with trio.move_on_after(within_s) as patience:
         async with reach.connections() as connections:
             await connections.ready()
             try:
-                response, found = await _followed(url, connections, accept, any_host)
+                response, found = await _followed(url, connections, headers, any_host)
             except HttpFailure as exc:
                 raise ToolProblem(str(exc)) from None
             try:
@@ -88,12 +96,11 @@ async def opened(
 
 
 async def _followed(
-    url: WebUrl, connections: Connections, accept: str, any_host: bool
+    url: WebUrl, connections: Connections, headers: dict[str, str], any_host: bool
 ) -> tuple[httpx2.Response, WebUrl]:
     here = url
     for _ in range(limits.FETCH_REDIRECTS + 1):
         http = connections.client()
-        headers = {"accept": accept, "accept-encoding": "gzip"}
         request = http.build_request("GET", str(here), headers=headers)
         response = await http.send(request, stream=True)
         location = response.headers.get("location")

@@ -45,9 +45,10 @@ class Site:
     reach: Reach
     desk: Desk
 
-    async def fetch(self, path: str = "/", form: str = "text", **more: object) -> ToolResult:
+    async def fetch(self, path: str = "/", form: str = "text", timeout: int = 20) -> ToolResult:
         url = f"{self.server.url}{path}"
-        return await self.desk.call(FetchTool(self.reach), url=url, format=form, **more)
+        tool = FetchTool(self.reach)
+        return await self.desk.call(tool, url=url, format=form, timeout=timeout)
 
 
 @asynccontextmanager
@@ -60,16 +61,16 @@ def text(body: bytes, kind: str = "text/plain; charset=utf-8", **headers: str) -
     return sending(whole(200, body, content_type=kind, **headers))
 
 
-async def shown(desk: Desk, answer: Answering, **more: object) -> str:
+async def shown(desk: Desk, answer: Answering, form: str = "text") -> str:
     async with site(desk, answer) as here:
-        result = await here.fetch(**more)
+        result = await here.fetch(form=form)
         assert not result.is_error, result.content
         return result.content
 
 
-async def problem(desk: Desk, answer: Answering, **more: object) -> str:
+async def problem(desk: Desk, answer: Answering, timeout: int = 20) -> str:
     async with site(desk, answer) as here:
-        result = await here.fetch(**more)
+        result = await here.fetch(timeout=timeout)
         assert result.is_error
         return result.content
 
@@ -83,8 +84,9 @@ async def test_a_request_says_who_we_are_and_nothing_else(desk: Desk) -> None:
             await here.fetch("/a?b=c#d")
         for exchange in here.server.exchanges:
             assert (exchange.method, exchange.target) == ("GET", "/a?b=c")
-            assert exchange.headers.pop("accept").startswith("text/html")
-            assert dict(exchange.headers) == {
+            headers = dict(exchange.headers)
+            assert headers.pop("accept").startswith("text/html")
+            assert headers == {
                 "host": f"127.0.0.1:{here.server.port}",
                 "user-agent": f"crush-trio/{__version__}",
                 "accept-encoding": "gzip",
@@ -95,7 +97,7 @@ async def test_a_request_says_who_we_are_and_nothing_else(desk: Desk) -> None:
         url = f"{here.server.url}/a?b=c"
         assert (ask.tool_name, ask.action, ask.target, ask.inside) == ("fetch", "fetch", url, False)
         assert ask.path == here.server.url  # what "for this session" covers
-        assert ask.params == {"url": url, "format": "text"}
+        assert ask.params == {"url": url, "format": "text", "timeout": 20}
 
 
 async def test_without_permission_nothing_is_asked(desk: Desk) -> None:
