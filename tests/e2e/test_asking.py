@@ -336,8 +336,9 @@ def test_approvals_answer_questions_and_watch_shows_them(
         assert (done.returncode, done.stdout) == (0, f"{name} answered\n")
         assert server.ended(run)["text"] == "thank you"
         rest = ""
-        while "ended" not in rest:
+        while "──" not in rest:
             rest = watch.stdout.readline()
+        assert rest == f"── {name} answered by local\n"
         watch.send_signal(signal.SIGINT)
         assert watch.wait(10) == 130
     finally:

@@ -176,9 +176,8 @@ async def test_forged_and_replayed_answers_allow_nothing(world: World, asker: As
     for field in attrs.fields(PermissionRequest):
         if field.name == "id":
             continue
-        forged = attrs.evolve(named.permission, **{field.name: {"file_path": "y"}})
-        if field.name != "params":
-            forged = attrs.evolve(named.permission, **{field.name: "else"})
+        changed: Any = {"file_path": "y"} if field.name == "params" else "else"
+        forged = attrs.evolve(named.permission, **{field.name: changed})
         with pytest.raises(Refused, match=f"permission.{field.name}"):
             await answer_permission(asker.waiting, attrs.evolve(named, permission=forged), ANA)
     for digest in (old.request.digest, "", row.request.digest.upper()):
@@ -206,7 +205,8 @@ async def test_a_place_that_was_exchanged_while_somebody_decided_is_not_touched(
 
     async def run(context: ToolContext) -> ToolResult:
         paths = {"path": "/w", "target": "/w/x", moved: str(place)}
-        ask = PermissionAsk("touch", "write", "", params={"file_path": "x"}, **paths)
+        shown = {"file_path": "x"}
+        ask = PermissionAsk("touch", "write", "", paths["path"], shown, paths["target"])
         decision = await context.permission(ask)
         if decision.allowed:
             touched.append(paths[moved])
