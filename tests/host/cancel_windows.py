@@ -32,6 +32,7 @@ from crush_trio.protocol.messages import (
 )
 from tests.host import fakes
 from tests.host.fakes import FakeTool, Gate, ask_for
+from tests.host.slow_hooks import SlowHooks
 from tests.host.world import World, quiet
 
 CANCELED = "canceled: User canceled request"
@@ -223,6 +224,32 @@ async def processes_closing(world: World) -> Window:
     return Window(run, [["user", "go", "stop: "], ["assistant", "answer to go", CANCELED]])
 
 
+async def _hooked(world: World, phase: str) -> tuple[OpenRun, Story]:
+    """A run with a call whose hooks do not come back in this phase."""
+    hooks = world.kit.hooks_given = SlowHooks(phase)
+    run, began, _ = await _tools(world, "look")
+    await hooks.reached.wait()
+    return run, began
+
+
+async def hook_before_a_tool(world: World) -> Window:
+    """The tool itself has not begun."""
+    run, began = await _hooked(world, "before")
+    return Window(run, [*began, NOT_RUN, NO_ANSWER])
+
+
+async def hook_after_a_tool(world: World) -> Window:
+    """The tool has done its work; its hooks might have had something to add."""
+    run, began = await _hooked(world, "after")
+    return Window(run, [*began, INTERRUPTED, NO_ANSWER])
+
+
+async def hook_at_the_end(world: World) -> Window:
+    """The model has said its last word; a hook hears of it."""
+    run, began = await _hooked(world, "end")
+    return Window(run, [*began, SEEN, ["assistant", "done", CANCELED]])
+
+
 async def swallowed(world: World) -> Window:
     """A model that takes no notice of the cancellation and answers."""
 
@@ -287,6 +314,9 @@ WINDOWS: list[Opener] = [
     between_steps,
     retry_sleep,
     processes_closing,
+    hook_before_a_tool,
+    hook_after_a_tool,
+    hook_at_the_end,
     swallowed,
     swallowed_and_gone_on,
     raising,

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
 from crush_trio.agent.ports import (
     FileChange,
-    HookDecision,
-    HookSays,
     PermissionAsk,
     ToolContext,
     ToolResult,
@@ -23,45 +17,8 @@ from crush_trio.limits import HOOKS_AT_END_S, KILL_TOTAL_S
 from crush_trio.protocol.runs import Outcome, RunState
 from tests.host import fakes
 from tests.host.fakes import FakeTool, ask_for
+from tests.host.slow_hooks import SlowHooks
 from tests.host.world import ME, World, quiet
-
-
-@attrs.define(eq=False)
-class SlowHooks:
-    """Hooks that take as long as they are told to in one phase; ``ended`` is what they heard."""
-
-    phase: str = ""
-    decision: HookDecision = "none"
-    seconds: float = float("inf")
-    error: Exception | None = None
-    reached: trio.Event = attrs.field(factory=trio.Event)
-    ended: list[tuple[str, str, str]] = attrs.field(factory=list)
-    at_end: Callable[[], None] = lambda: None
-
-    async def before_tool(self, tool_name: str, tool_input: Mapping[str, Any]) -> tuple[HookSays]:
-        """Take a while."""
-        await self._wait("before")
-        return (HookSays("h", decision=self.decision),)
-
-    async def after_tool(
-        self, tool_name: str, tool_input: Mapping[str, Any], content: str, *, is_error: bool
-    ) -> tuple[HookSays, ...]:
-        """Take a while."""
-        await self._wait("after")
-        return ()
-
-    async def run_ended(self, outcome: str, text: str, error: str) -> None:
-        """Note it, and take a while."""
-        self.ended.append((outcome, text, error))
-        self.at_end()
-        await self._wait("end")
-
-    async def _wait(self, phase: str) -> None:
-        if phase == self.phase:
-            self.reached.set()
-            await trio.sleep(self.seconds)
-            if self.error is not None:
-                raise self.error
 
 
 async def writes(context: ToolContext) -> ToolResult:
