@@ -68,8 +68,9 @@ async def run_search(
     """
     root = str(place.workspace if place.inside else place.path)
     whole = {**request, "start": str(place.path), "root": root}
+    program = (sys.executable, "-I", "-X", "utf8", "-m", "crush_trio.tools.search.program")
     result = await context.processes.run_argv(
-        (sys.executable, "-I", "-m", "crush_trio.tools.search.program", json.dumps(whole)),
+        (*program, json.dumps(whole)),
         cwd=place.workspace,
         env=context.env,
         timeout_s=timeout_s,

@@ -11,12 +11,7 @@ from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered
 from crush_trio.tools.paths import Place
 from crush_trio.tools.search.found import Found, run_search, searched_place
-from crush_trio.tools.search.ripgrep import (
-    ripgrep_argv,
-    ripgrep_program,
-    ripgrep_rows,
-    usable_include,
-)
+from crush_trio.tools.search.ripgrep import ripgrep_program
 
 _SPEC = ToolSpec(
     name="grep",
@@ -26,7 +21,7 @@ _SPEC = ToolSpec(
     ),
     parameters=arguments.schema(
         ("pattern",),
-        pattern=arguments.string("The regular expression"),
+        pattern=arguments.string("The regular expression, without look-around or back-references"),
         path=arguments.string("The directory or file to search (default: the workspace)"),
         include=arguments.string("Only files like this, such as *.py or *.{ts,tsx}"),
         literal_text=arguments.boolean("Take the pattern literally (default false)"),
@@ -44,7 +39,7 @@ class GrepTool:
 
     @answered
     async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
-        """Search with ripgrep or our own program; outside the workspace only with permission."""
+        """Search; outside the workspace only with permission."""
         pattern = arguments.text(call, "pattern")
         if not pattern:
             raise ToolProblem("pattern is empty")
@@ -53,44 +48,19 @@ class GrepTool:
         text = arguments.text(call, "path", "")
         params = {"pattern": pattern, "path": text, "include": include, "literal_text": literal}
         place = await searched_place(text, call, context, params, "read")
-        program = ripgrep_program(context.env.get("PATH", ""), context.workspace_path)
-        if program is not None and usable_include(include):
-            argv = ripgrep_argv(program, pattern, place.path, literal=literal, include=include)
-            found = await _with_ripgrep(argv, place, call, context)
-        else:
-            request = {
-                "mode": "grep",
-                "pattern": pattern,
-                "include": include,
-                "literal": literal,
-                "most": GREP_MATCHES,
-            }
-            found = await run_search(request, place, call, context, GREP_TIMEOUT_S)
+        request = {
+            "mode": "grep",
+            "pattern": pattern,
+            "include": include,
+            "literal": literal,
+            "most": GREP_MATCHES,
+            "ripgrep": ripgrep_program(context.env.get("PATH", ""), str(context.workspace_path)),
+        }
+        found = await run_search(request, place, call, context, GREP_TIMEOUT_S)
         return ToolResult(
             content=_shown(found, place),
             metadata={"number_of_matches": len(found.rows), "truncated": found.truncated},
         )
-
-
-async def _with_ripgrep(
-    argv: tuple[str, ...], place: Place, call: ToolCall, context: ToolContext
-) -> Found:
-    result = await context.processes.run_argv(
-        argv,
-        cwd=place.path if place.path.is_dir() else place.path.parent,
-        env=context.env,
-        timeout_s=GREP_TIMEOUT_S,
-        on_output=lambda _stream, _text: None,
-        spill_name=f"{call.id}-search",
-    )
-    # The memory holds head and tail of what it wrote; the first matches are in the head.
-    head = result.stdout.partition("\n... [")[0] if result.stdout_dropped else result.stdout
-    rows = ripgrep_rows(head)
-    if result.exit_code not in (0, 1, None) and not rows:
-        reason = result.stderr.strip() or f"exit code {result.exit_code}"
-        raise ToolProblem(f"the search failed: {reason}")
-    more = len(rows) > GREP_MATCHES or result.stdout_dropped > 0 or result.timed_out
-    return Found(tuple(rows[:GREP_MATCHES]), more, result.timed_out)
 
 
 def _shown(found: Found, place: Place) -> str:

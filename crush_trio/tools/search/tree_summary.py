@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from typing import Any
 
 from crush_trio.limits import TREE_SUMMARY_NAMES, TREE_SUMMARY_ROWS
 from crush_trio.tools.search.walk import Entry
+
+TYPE_CHECKING = False  # `typing` is not needed where this runs, and takes time to import
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class TreeSummary:
@@ -24,17 +27,18 @@ class TreeSummary:
         """Count an entry of the walk; links and directories have no size of their own."""
         if not entry.is_file:
             return
+        _, size = entry.stat()
         top, slash, _ = entry.path.partition("/")
         name = entry.path.rpartition("/")[2]
         extension = f".{name.rpartition('.')[2].lower()}" if "." in name[1:] else ""
-        _count(self._extensions, extension, entry.size)
+        _count(self._extensions, extension, size)
         if slash:
-            _count(self._directories, top, entry.size)
-        heapq.heappush(self._largest, (entry.size, entry.path))
+            _count(self._directories, top, size)
+        heapq.heappush(self._largest, (size, entry.path))
         if len(self._largest) > TREE_SUMMARY_ROWS:
             heapq.heappop(self._largest)
         self._files += 1
-        self._bytes += entry.size
+        self._bytes += size
 
     def to_json(self, top: Iterable[Entry], *, complete: bool) -> dict[str, Any]:
         """The numbers; ``complete`` is false if the walk was stopped before its end.
