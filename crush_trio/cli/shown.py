@@ -27,6 +27,8 @@ def permission_lines(request: JsonObject) -> list[str]:
     if _OLD_AND_NEW & params.keys():
         lines += _change(text(params, "old_content"), text(params, "new_content"))
     lines += _others(params, also_path="command" not in params)
+    if text(request, "why"):
+        lines.append(f"  it needs permission: {escaped(text(request, 'why'))}")
     strange = lookalikes(" ".join((text(params, "command"), text(request, "path"))))
     if strange:
         lines.append(f"  NOTE: these letters are not what they look like: {strange}")

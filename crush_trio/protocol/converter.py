@@ -80,7 +80,8 @@ _ALWAYS: dict[type[Any], frozenset[str]] = {
     q.QuestionRequest: frozenset({"id", "session_id", "tool_call_id", "questions"}),
     q.QuestionResponse: frozenset({"request_id"}),
     q.QuestionNotification: frozenset({"batch_id"}),
-    PermissionRequest: frozenset(attrs.fields_dict(PermissionRequest)) - {"covers", "digest"},
+    PermissionRequest: frozenset(attrs.fields_dict(PermissionRequest))
+    - {"why", "covers", "digest"},
     PermissionNotification: frozenset({"tool_call_id", "granted", "denied"}),
     Snapshot: frozenset(attrs.fields_dict(Snapshot)) - {"session", "sessions", "messages"},
     Hello: frozenset(attrs.fields_dict(Hello)) - {"workspace_id"},

@@ -69,8 +69,9 @@ class Retry:
 class PermissionRequest:
     """A tool call that waits for a decision (CW 13.5).
 
-    ``covers`` (an addition, as ``digest``) says in words what "allow for this session" would
-    allow besides this call. ``digest`` is `protocol.digests.request_digest` of all the rest.
+    The last three are additions. ``why`` says why a command needs permission. ``covers`` says in
+    words what "allow for this session" would allow. ``digest`` is
+    `protocol.digests.request_digest` of all the rest.
     """
 
     id: str
@@ -81,6 +82,7 @@ class PermissionRequest:
     action: str
     params: Any
     path: str
+    why: str = ""
     covers: str = ""
     digest: str = ""
 

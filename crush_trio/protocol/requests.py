@@ -228,6 +228,7 @@ class PermissionEcho:
     action: str | None = None
     params: Any = None
     path: str | None = None
+    why: str | None = None
     covers: str | None = None
     digest: str | None = None
 

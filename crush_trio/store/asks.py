@@ -61,7 +61,7 @@ class Grant:
 def without_details(request: AskRequest) -> AskRequest:
     """What is kept of a request that has ended."""
     if isinstance(request, PermissionRequest):
-        return attrs.evolve(request, description="", params=None, covers="")
+        return attrs.evolve(request, description="", params=None, why="", covers="")
     return attrs.evolve(request, questions=())
 
 

@@ -26,7 +26,7 @@ from crush_trio.store.contract import AskRow
 DENIED = "User denied permission"
 _GO_ON = "Do not repeat the call; go on without it and say in your answer what is missing."
 _ENDINGS = {"allow": "allowed", "allow_session": "allowed_session", "deny": "denied"}
-_SHOWN = ("session_id", "tool_call_id", "tool_name", "description", "action", "path", "covers")
+_SHOWN = ("session_id", "tool_call_id", "tool_name", "description", "action", "path")
 
 
 @attrs.frozen
@@ -72,6 +72,7 @@ async def ask_person(
         action=ask.action,
         params=ask.params,
         path=ask.path,
+        why=ask.why,
         covers=covers(grant),
     )
     request = attrs.evolve(shown, digest=request_digest(codec.parse(codec.encode(shown))))
@@ -157,7 +158,7 @@ def difference(echo: PermissionEcho, request: PermissionRequest) -> str:
     if echo.digest not in (None, request.digest):
         return "digest"
     cut = len(codec.encode(request)) > limits.FRAME_OUT_BYTES // 2
-    for name in _SHOWN:
+    for name in (*_SHOWN, "why", "covers"):
         said = getattr(echo, name)
         if said is not None and not _same(said, getattr(request, name), cut):
             return name
