@@ -11,6 +11,7 @@ import attrs
 
 from crush_trio.config.access import check_url
 from crush_trio.config.expand import expand, has_command
+from crush_trio.config.hook_programs import missing_programs
 from crush_trio.config.keys import USUAL, Usual, environment_keys, missing_key
 from crush_trio.config.load import Config, load_config
 from crush_trio.config.paths import (
@@ -79,6 +80,10 @@ def check(
             *_providers(config, environ, usual),
             *_models(config, environ, usual),
             *_ca_file(config),
+            *(
+                Finding("warning", f"{text}.")
+                for text in missing_programs(config.hooks, workspace, environ)
+            ),
             *(
                 Finding("key", f"{name} for {who}")
                 for who, name in environment_keys(environ, usual).items()

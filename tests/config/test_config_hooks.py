@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from crush_trio.config.change import Files, removing, setting
+from crush_trio.config.check import check
 from crush_trio.config.load import load_config, review
 from crush_trio.config.review import review_text
 from crush_trio.config.schema import validated
@@ -120,3 +121,36 @@ def test_no_hook_is_set_or_removed_over_the_api(
         assert file.read_text() == before
     files.change(scope, [setting(("options", "progress"), False)])
     assert json.loads(file.read_text())["options"] == {"progress": False}
+
+
+def test_a_check_names_the_hooks_whose_program_is_not_there(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """Nothing is run, and what only a shell can know is not guessed."""
+    work, home = tmp_path / "work", tmp_path / "home"
+    for name, mode in (("there.sh", 0o700), ("plain.sh", 0o600)):
+        (work / name).write_text("#!/bin/sh\ntouch ran\n")
+        (work / name).chmod(mode)
+    commands = {
+        "./there.sh now": "",
+        "cat; exit 2": "",
+        "if x; then y; fi": "",
+        "[ -e x ]": "",
+        "X=1 y": "",
+        '"$HOME/x"': "",
+        "(x)": "",
+        "./gone.sh": '"./gone.sh" is not there',
+        "./plain.sh": '"./plain.sh" may not be executed (chmod +x)',
+        "~/gone.sh a": '"~/gone.sh" is not there',
+        "no-such-program -x": '"no-such-program" is not on the PATH',
+    }
+    hooks = {"Stop": [{"command": command} for command in commands], "Unknown": 5}
+    (home / ".config/crush-trio/config.json").write_text(json.dumps({"hooks": hooks}))
+    found = check(work, environ={**environ, "PATH": "/usr/bin:/bin"})
+    assert [finding.text for finding in found.findings if "hooks.Stop" in finding.text] == [
+        f"hooks.Stop[{number}].command: {problem}."
+        for number, problem in enumerate(commands.values())
+        if problem
+    ]
+    assert found.ok
+    assert not (work / "ran").exists()
