@@ -25,6 +25,7 @@ from crush_trio.agent.ports import (
 )
 from crush_trio.agent.transcript import is_valid
 from crush_trio.protocol.runs import Outcome, Usage
+from crush_trio.tools.agent import AgentTool
 from tests.host.fakes import FakeKit, FakeModel, FakeTool, prompt_of
 
 if TYPE_CHECKING:
@@ -142,6 +143,20 @@ async def full(w: Explored, request: ModelRequest, emit: Emit) -> StepEnd:
     return StepEnd("tool_use", Usage(950, 10))
 
 
+def calls(task: str) -> Act:
+    """Give this task to a sub-agent, or two of them, in the first step; then answer."""
+
+    async def act(w: Explored, request: ModelRequest, emit: Emit) -> StepEnd:
+        if request.step > 1:
+            return await say(w, request, emit)
+        for number in range(1 + ("twice" in prompt_of(request))):
+            emit(ToolCallStart(f"call-{number}", "agent"))
+            emit(ToolCallEnd(f"call-{number}", f'{{"prompt": "{task}"}}'))
+        return StepEnd("tool_use", Usage(10, 5))
+
+    return act
+
+
 KINDS: dict[str, Kind] = {
     "say": Kind(say, Outcome.COMPLETED),
     "hang": Kind(hang, None),
@@ -161,6 +176,11 @@ KINDS: dict[str, Kind] = {
     "full": Kind(full, Outcome.COMPLETED),
     "echo": Kind(say, Outcome.COMPLETED),
     "break": Kind(tools("break", "look"), Outcome.COMPLETED),
+    "call": Kind(calls("say it"), Outcome.COMPLETED),
+    "callbroken": Kind(calls("broken"), Outcome.COMPLETED),
+    "callhang": Kind(calls("hang"), None),
+    "callstubborn": Kind(calls("stubborn"), None),
+    "callretry": Kind(calls("retry"), Outcome.COMPLETED),
 }
 
 
@@ -243,6 +263,7 @@ def make_kit(w: Explored) -> FakeKit:
     if w.revived:
         kit.shells["stay"] = echo
     kit.tools = (
+        AgentTool(),
         tool("ask", ask),
         tool("break", fail),
         tool("deny", deny),

@@ -48,6 +48,16 @@ def check_tables(tables: Tables, workspace_id: WorkspaceId, *, whole: bool) -> I
         yield from _check_run(record, own.get(record.id, []), whole=whole)
     yield from _check_transcripts(tables, events, whole=whole)
     records = records_of(tables)
+    for record in records.values():
+        parent = records.get(record.parent_run) if record.parent_run is not None else None
+        if parent is None or parent.state is not RunState.FINISHED:
+            continue
+        if record.state is not RunState.FINISHED or record.last_seq > parent.last_seq:
+            yield f"I32: {record.id} did not end before {parent.id}, for which it worked"
+    for session_id, session in tables.sessions.rows.items():
+        above = session.session.parent_session_id
+        if above and above not in tables.sessions.rows:
+            yield f"contract 3: {session_id} stays although {above} above it is gone"
     for row in tables.pending_asks():
         if records[row.run_id].state is RunState.FINISHED:
             yield f"I25: {row.run_id} has ended and a request of it still waits"
@@ -203,6 +213,8 @@ def _check_entry(
 
 def _allowed(ledger: Ledger, each: Entry, steered: Sequence[Outcome | None]) -> frozenset[Outcome]:
     natural = {found for found in (each.natural, *steered) if found is not None}
+    if each.id in ledger.below_cancelled:
+        natural.add(Outcome.COMPLETED)
     if Outcome.DENIED in natural:
         natural.add(Outcome.COMPLETED)
     if each.injected or ledger.faults:

@@ -76,7 +76,8 @@ class CrashChecker:
             if now is None:
                 yield f"I10: {run_id} was stored and is gone"
             else:
-                yield from _judge_run(entry.row, now.row)
+                above = before.runs.rows.get(entry.row.record.parent_run or RunId(""))
+                yield from _judge_run(entry.row, now.row, above.row if above else None)
         yield from self._judge_order(before, after)
 
     def _judge_order(self, before: Tables, after: Tables) -> Iterator[str]:
@@ -126,17 +127,18 @@ def start_again(template: Template, tables: Tables) -> tuple[Tables, list[Tables
     return w[0].disk.tables, halfway, w[0].ledger.wrongs
 
 
-def _judge_run(was: RunRow, now: RunRow) -> Iterator[str]:
+def _judge_run(was: RunRow, now: RunRow, above: RunRow | None) -> Iterator[str]:
+    """``above``: the run that a sub-agent worked for, as it was."""
     run_id, record = was.record.id, now.record
     if was.record.state is RunState.FINISHED:
         if record != was.record:
             yield f"G2: {run_id} had ended and was changed by the next start"
     elif record.state is not RunState.FINISHED:
         yield f"I9: {run_id} is left {record.state}"
-    elif was.record.cancelled_by is not None:
+    elif was.record.cancelled_by is not None or (above and above.record.cancelled_by):
         if record.outcome is not Outcome.CANCELLED:
             yield f"G2: {run_id} was cancelled and ended {record.outcome}"
-    elif was.record.state is RunState.RUNNING:
+    elif was.record.state is RunState.RUNNING or above:
         if record.outcome is not Outcome.LOST:
             yield f"G2: {run_id} was running and ended {record.outcome}"
     elif record.outcome is not Outcome.COMPLETED:

@@ -76,6 +76,10 @@ class Ledger:
     facts: list[Fact] = attrs.field(factory=list, init=False)
     wrongs: list[str] = attrs.field(factory=list, init=False)
     moved: set[str] = attrs.field(factory=set, init=False)
+    below_cancelled: set[str] = attrs.field(factory=set, init=False)
+    """Runs of which a sub-agent was cancelled, so that they may go on although it would not."""
+    sub_agents: dict[RunId, RunId] = attrs.field(factory=dict, init=False)
+    """Sub-agents of whose end nobody has heard, and the runs they work for."""
     doomed: set[str] = attrs.field(factory=set, init=False)
     gone: set[str] = attrs.field(factory=set, init=False)
     stopped: bool = attrs.field(default=False, init=False)
@@ -209,6 +213,10 @@ class Ledger:
     def published(self, workspace_id: WorkspaceId, events: Sequence[StoredEvent]) -> None:
         """Events became visible."""
         for event in events:
+            if event.run_id is not None and event.kind == "run":
+                parent = payload_of(event.data).payload.parent_run
+                if parent is not None:
+                    self.sub_agents[event.run_id] = parent
             if event.run_id is not None and event.kind == "run_complete":
                 told = payload_of(event.data).payload
                 assert isinstance(told, RunComplete)
@@ -217,6 +225,10 @@ class Ledger:
 
     def _ended(self, run_id: RunId, outcome: Outcome) -> None:
         self.facts.append(("ended", run_id, outcome.value))
+        self.sub_agents.pop(run_id, None)
+        for child, parent in self.sub_agents.items():
+            if parent == run_id:
+                self.wrong(f"I32: {run_id} ended and its sub-agent {child} has not")
         entry = self.entries.get(run_id)
         if entry is None:
             return

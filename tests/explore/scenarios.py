@@ -112,6 +112,30 @@ async def many_prompts(w: Explored) -> None:
     w.go(w.open_gate, at=w.some())
 
 
+# --- sub-agents ---------------------------------------------------------------------------
+
+_CALLS = ("call", "callbroken", "callhang", "callstubborn", "callretry")
+
+
+@scenario()
+async def sub_agent_cancel(w: Explored) -> None:
+    """A run with sub-agents, and one behind it; the run, a sub-agent or all of it is cancelled."""
+    kind = _CALLS[w.choices.draw(len(_CALLS))]
+    w.go(w.post, f"{kind} {('once', 'twice')[w.choices.draw(2)]}", run_id="a")
+    w.go(w.post, "say b", ("steer", "interrupt")[w.choices.draw(2)], at=w.some())
+    w.go(w.cancel_sub_agent, at=w.some(30))
+    w.go(w.cancel, ("a", None)[w.choices.draw(2)], at=w.some(30))
+
+
+@scenario(whole=False)
+async def sub_agent_end(w: Explored) -> None:
+    """What a run belongs to ends while a sub-agent of it is at work."""
+    kind = _CALLS[w.choices.draw(len(_CALLS))]
+    w.go(w.post, f"{kind} once")
+    w.go((w.delete, w.close, w.stop, w.cancel_outside)[w.choices.draw(4)], at=w.some(30))
+    w.go(w.post, "say b", session=1)
+
+
 # --- steering and editing -----------------------------------------------------------------
 
 

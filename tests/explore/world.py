@@ -270,6 +270,17 @@ class Explored:
         self.ledger.too_late(each for each in late if run in (None, each))
         self.ledger.receipt((await ticket.wait()).value, wanted)
 
+    async def cancel_sub_agent(self) -> None:
+        """Cancel the oldest sub-agent that is open, and nothing else."""
+        with suppress(Refused, StoreError):
+            workspace = await self.workspace()
+            for run in self.host.open_runs.values():
+                record = run.row.record
+                if record.parent_run is not None:
+                    self.ledger.below_cancelled.add(record.parent_run)
+                    await (await workspace.session(run.session_id)).cancel(ME, run.id).wait()
+                    return
+
     async def answer(self, action: str) -> None:
         """Decide the oldest permission request, if there is one."""
         with suppress(Refused, StoreError):

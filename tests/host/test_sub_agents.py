@@ -266,17 +266,24 @@ async def test_a_sub_agent_begun_while_its_session_is_being_deleted_is_deleted_w
     clock: MockClock, world: World
 ) -> None:
     """Contract 3: nothing stays below a session that is gone."""
-    gate = Gate()
+    reached, go = trio.Event(), trio.Event()
 
-    async def late(request: ModelRequest, emit: Emit) -> StepEnd:
-        await gate(request, emit)
-        return await calling("go")(request, emit)
+    class Late(AgentTool):
+        async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
+            reached.set()
+            await go.wait()
+            return await super().run(call, context)
 
     parent = await use(world, "go", fakes.hang)
-    world.kit.fake.acts["call"] = late
-    await gate.reached.wait()
-    gate.go.set()
-    await delete_session(world.workspace, world.session.id, attrs.evolve(ANA, reason="session"))
+    world.kit.tools = (Late(),)
+    await reached.wait()
+    world.store.pause()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(delete_session, world.workspace, world.session.id, ANA)
+        await quiet()
+        go.set()
+        await quiet()
+        world.store.resume()
     assert (await world.record(parent.id)).deleted
     for record in await world.all_runs():
         assert await world.store.session(record.session_id) is None
