@@ -76,7 +76,7 @@ class AgenticFetchTool:
             description=f"Let a sub-agent read pages of the web{f', from {url}' if url else ''}",
             path=str(context.workspace_path) if url is None else url.origin,
             params=params,
-            target=prompt if url is None else str(url),
+            target=f"prompt: {prompt}" if url is None else str(url),
             inside=False,
         )
         demand(await context.permission(ask))

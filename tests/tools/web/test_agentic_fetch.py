@@ -63,7 +63,7 @@ async def test_without_a_url_the_prompt_is_what_is_asked_about(desk: Desk) -> No
     await called(desk, agents, prompt=" Is http://x.test up? ")
     assert agents.tasks[0].prompt == "Is http://x.test up?"
     assert desk.asks[0].params == {"prompt": "Is http://x.test up?"}
-    assert desk.asks[0].target == "Is http://x.test up?"
+    assert desk.asks[0].target == "prompt: Is http://x.test up?"
 
 
 async def test_without_permission_no_sub_agent_is_run(desk: Desk) -> None:
