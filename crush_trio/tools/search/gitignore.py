@@ -6,6 +6,7 @@ character, and a line that is no pattern is none: it ignores nothing.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
@@ -46,6 +47,10 @@ class IgnoreLines:
             for regex in _regexes([pattern for _, pattern in several])
         ]
 
+    def __bool__(self) -> bool:
+        """Whether any of its lines is a pattern."""
+        return bool(self._runs)
+
     def decide(self, above: str, names: Sequence[str], decided: dict[str, bool]) -> None:
         """Note in ``decided`` which of ``names`` it ignores or keeps, unless that is decided.
 
@@ -73,6 +78,12 @@ class IgnoreLines:
             if True in decided.values():
                 return True
         return False
+
+
+@functools.lru_cache(maxsize=256)
+def ignore_line(line: str) -> IgnoreLines:
+    """One line, kept: permission patterns are such lines, and are asked about at every call."""
+    return IgnoreLines(os.fsencode(line))
 
 
 def _regexes(patterns: list[str]) -> Iterable[Linear]:
