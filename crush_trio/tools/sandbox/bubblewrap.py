@@ -82,7 +82,7 @@ def _mounts(sandbox: Sandbox, private_tmp: Path) -> Iterator[Mount]:
             mounts[str(path)] = (("--ro-bind", os.devnull, str(path)),)
     for place in sorted(mounts, key=lambda path: path.count("/") if path != "/" else 0):
         yield from mounts[place]
-    for place in sealed:
+    for place in ("/proc", *sealed):  # in /proc are settings of the kernel, which root could change
         yield ("--remount-ro", place)
 
 

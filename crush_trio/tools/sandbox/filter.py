@@ -60,6 +60,8 @@ def program(machine: str, families: Iterable[int]) -> bytes | None:
     rule(syscalls.CLONE, [_argument(0), *_without(_NAMESPACES)])
     keys = [(_EQUAL, 1, 0, _TIOCSTI), (_EQUAL, 0, 1, _TIOCLINUX), _answer(errno.EPERM), _allowed()]
     rule(syscalls.IOCTL, [_argument(1), *keys])
+    # Limits of another process, such as the server, are not the command's to set.
+    rule(syscalls.PRLIMIT, [_argument(0), *_only((0,))])
     for numbers, place in syscalls.MODES.values():
         rule(numbers, [_argument(place), *_without(_SETUID)])
     for numbers, place in syscalls.OPENS.values():

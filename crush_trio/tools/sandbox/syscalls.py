@@ -84,6 +84,7 @@ SOCKET: Final = (41, 198)
 SOCKETPAIR: Final = (53, 199)
 CLONE: Final = (56, 220)
 IOCTL: Final = (16, 29)
+PRLIMIT: Final = (302, 261)
 
 MODES: Final[Mapping[str, tuple[tuple[int | None, int | None], int]]] = {
     "chmod": ((90, None), 1),

@@ -1,0 +1,233 @@
+"""What a sandbox is made of, before anything runs: its lists, its filter, what tools are told."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import struct
+from pathlib import Path
+
+import pytest
+
+from crush_trio.agent.ports import PROTECTED, Sandbox
+from crush_trio.protocol.errors import ConfigError, Refused
+from crush_trio.tools.sandbox import bubblewrap, syscalls
+from crush_trio.tools.sandbox.filter import program
+from crush_trio.tools.sandbox.mechanism import Found, Mechanisms
+from crush_trio.tools.sandbox.plan import Mechanism
+from crush_trio.tools.sandbox.policy import Settings, sandbox_of, settings_of
+
+# --- settings and modes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "settings"),
+    [
+        (None, Settings()),
+        ("read-only", Settings("read-only")),
+        ({"mode": "workspace-write", "network": True}, Settings("workspace-write", True)),
+        ({"writable": ["/a", "~/b"]}, Settings(writable=("/a", "~/b"))),
+    ],
+)
+def test_settings_are_a_mode_or_a_table(value: object, settings: Settings) -> None:
+    assert settings_of(value) == settings
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["none", {"mode": "on"}, {"network": "yes"}, {"writable": ["build"]}, {"writable": [1]}],
+)
+def test_settings_that_cannot_be_meant_are_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"options\.sandbox"):
+        settings_of(value)
+
+
+@pytest.mark.parametrize(
+    ("configured", "requested", "mode"),
+    [
+        ("off", None, None),
+        ("read-only", None, "read-only"),
+        ("read-only", "off", None),
+        ("off", "workspace-write", "workspace-write"),
+        ("workspace-write", "read-only", "read-only"),
+    ],
+)
+def test_what_is_asked_for_counts_before_what_is_configured(
+    configured: str, requested: str | None, mode: str | None, tmp_path: Path
+) -> None:
+    found = sandbox_of(Settings(configured), requested, tmp_path, home=tmp_path, own=())
+    assert (None if found is None else found.mode) == mode
+
+
+def test_only_workspace_write_makes_anything_writable(tmp_path: Path) -> None:
+    settings = Settings(writable=("~/cache", "/srv/x"))
+    made = {
+        mode: sandbox_of(settings, mode, tmp_path, home=tmp_path / "h", own=())
+        for mode in ("read-only", "workspace-write")
+    }
+    assert [each.writable for each in made.values() if each is not None] == [
+        (),
+        (tmp_path, tmp_path / "h" / "cache", Path("/srv/x")),
+    ]
+
+
+def test_secrets_behind_a_link_are_hidden_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / ".ssh").symlink_to(tmp_path / "keys")
+    made = sandbox_of(Settings("read-only"), None, tmp_path / "ws", home=tmp_path, own=())
+    assert made is not None
+    assert made.why_not_read(tmp_path / "keys" / "id") is not None
+
+
+# --- what tools in the server's own process are told -------------------------------------------
+
+WS = Path("/home/a/ws")
+BOX = Sandbox("workspace-write", WS, (WS, Path("/cache")), (Path("/home/a/.ssh"), Path("/data")))
+
+
+@pytest.mark.parametrize(
+    ("path", "may"),
+    [
+        ("a.py", True),
+        ("src/crush.json", True),
+        ("/cache/x", True),
+        ("/home/a/x", False),
+        ("/home/a/ws-other", False),
+        ("/data/x", False),
+        (".git/HEAD", True),
+        (".git", False),
+        (".git/config", False),
+        (".GIT/Config", False),
+        ("sub/.git/hooks/pre-commit", False),
+        ("/cache/.git/commondir", False),
+        *((name, False) for name in PROTECTED),
+        (".vscode/tasks.json", False),
+        (".vscode-like", True),
+    ],
+)
+def test_files_are_written_in_writable_places_unless_they_are_protected(
+    path: str, may: bool
+) -> None:
+    assert (BOX.why_not_write(WS / path) is None) == may
+
+
+def test_a_read_only_sandbox_lets_nothing_be_written() -> None:
+    said = Sandbox("read-only", WS).why_not_write(WS / "a.py")
+    assert said is not None
+    assert "read-only" in said
+
+
+def test_outputs_of_tools_can_be_read_in_a_hidden_directory() -> None:
+    box = Sandbox("read-only", WS, (), (Path("/data"),), (Path("/data/outputs/w/s"),))
+    assert box.why_not_read(Path("/data/token")) is not None
+    assert box.why_not_read(Path("/data/outputs/w/s/1.txt")) is None
+
+
+# --- bubblewrap ----------------------------------------------------------------------------------
+
+
+def test_what_lies_deeper_is_mounted_later(tmp_path: Path) -> None:
+    home, tmp = tmp_path / "home", tmp_path / "tmp"
+    for name in (".ssh", "ws/.git/hooks"):
+        (home / name).mkdir(parents=True)
+    workspace = home / "ws"
+    box = Sandbox("workspace-write", workspace, (home, workspace), (home / ".ssh",))
+    argv = bubblewrap.arguments("bwrap", box, private_tmp=tmp, cwd=workspace, new_user=True)
+    hidden = argv.index("--tmpfs", argv.index(str(home)))
+    assert argv[hidden + 1] == str(home / ".ssh")
+    assert argv.index("/tmp") < argv.index(str(home)) < argv.index(str(workspace / ".git"))
+    hooks = argv.index(str(workspace / ".git" / "hooks"))
+    assert argv[hooks - 1] == "--ro-bind"
+    assert argv.index("--remount-ro") > hooks
+    assert "--unshare-net" in argv
+
+
+# --- the filter ----------------------------------------------------------------------------------
+
+
+KILLED = -1
+
+
+def answer(code: bytes, machine: str, number: int, *arguments: int) -> int:
+    """What a filter says to a system call: 0 for yes, else the error it gives."""
+    steps = [struct.unpack_from("=HBBI", code, at) for at in range(0, len(code), 8)]
+    data = struct.pack("=II", number, syscalls.ARCHITECTURES[machine]) + bytes(8)
+    data += b"".join(struct.pack("=Q", each) for each in (*arguments, *[0] * 6)[:6])
+    at = loaded = 0
+    while True:
+        operation, yes, no, operand = steps[at]
+        at += 1
+        match operation:
+            case 0x20:
+                loaded = struct.unpack_from("=I", data, operand)[0]
+            case 0x54:
+                loaded &= operand
+            case 0x15:
+                at += yes if loaded == operand else no
+            case 0x35:
+                at += yes if loaded >= operand else no
+            case 0x45:
+                at += yes if loaded & operand else no
+            case 0x06:
+                return {0x7FFF0000: 0, 0x80000000: KILLED}.get(operand, operand & 0xFFFF)
+
+
+@pytest.mark.parametrize(("column", "machine"), list(enumerate(syscalls.ARCHITECTURES)))
+def test_the_filter_refuses_on_each_architecture_what_its_table_says(
+    column: int, machine: str
+) -> None:
+    code = program(machine, (2, 10))
+    assert code is not None
+    asked = []
+    for numbers, error in itertools.chain(
+        ((each, errno.EPERM) for each in syscalls.REFUSED.values()),
+        ((each, errno.ENOSYS) for each in syscalls.MISSING.values()),
+    ):
+        number = numbers[column]
+        if number is not None:
+            asked.append((answer(code, machine, number), error))
+    assert all(said == error for said, error in asked)
+    assert len(asked) > 45
+    read, write = ((0, 1), (63, 64))[column]
+    assert [answer(code, machine, number) for number in (read, write)] == [0, 0]
+    socket, pair, clone, limit = (
+        numbers[column]
+        for numbers in (syscalls.SOCKET, syscalls.SOCKETPAIR, syscalls.CLONE, syscalls.PRLIMIT)
+    )
+    families = {family: answer(code, machine, socket, family) for family in (1, 2, 10, 16, 38)}
+    assert families == {1: 1, 2: 0, 10: 0, 16: 1, 38: 1}
+    pairs = [answer(code, machine, pair, *each) for each in ((1, 1), (1, 0x80005), (1, 2), (2, 1))]
+    assert pairs == [0, 0, 1, 1]
+    assert [answer(code, machine, clone, flags) for flags in (17, 0x10000011)] == [0, 1]
+    assert [answer(code, machine, limit, pid) for pid in (0, 77)] == [0, 1]
+    fchmod, openat = (91, 52)[column], (257, 56)[column]
+    assert [answer(code, machine, fchmod, 3, mode) for mode in (0o755, 0o4755)] == [0, 1]
+    opened = [answer(code, machine, openat, 0, 0, flags, 0o4755) for flags in (0, 0o100)]
+    assert opened == [0, 1]
+
+
+def test_calls_of_another_abi_of_the_same_machine_are_refused() -> None:
+    code = program("x86_64", ())
+    assert code is not None
+    assert answer(code, "x86_64", 0x40000000 + 41, 2) == errno.ENOSYS
+    assert answer(code, "aarch64", 63) == KILLED
+
+
+def test_an_unknown_architecture_has_no_filter() -> None:
+    assert program("riscv64", ()) is None
+
+
+# --- which mechanism -----------------------------------------------------------------------------
+
+
+def test_landlock_refuses_to_make_a_directory_writable_that_holds_secrets(tmp_path: Path) -> None:
+    (tmp_path / ".ssh").mkdir()
+    box = Sandbox("workspace-write", tmp_path, (tmp_path,), (tmp_path / ".ssh",))
+    for mechanism, fine in ((Mechanism("landlock", abi=7), False), (Mechanism("bubblewrap"), True)):
+        mechanisms = Mechanisms({})
+        mechanisms._found = Found(mechanism)
+        if fine:
+            assert mechanisms.demand(box) is mechanism
+        else:
+            with pytest.raises(Refused, match="takes bubblewrap"):
+                mechanisms.demand(box)
