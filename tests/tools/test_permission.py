@@ -17,6 +17,15 @@ def bash(command: str, inside: bool = True) -> PermissionAsk:
     return PermissionAsk("bash", "execute", "", "/home/ana/proj", {}, command, inside)
 
 
+def fetch(url: str, tool: str = "fetch") -> PermissionAsk:
+    return PermissionAsk(tool, "fetch", "", "", {}, url, False)
+
+
+def download(path: str) -> PermissionAsk:
+    inside = Path(path).is_relative_to(ROOT)
+    return PermissionAsk("download", "download", "", str(Path(path).parent), {}, path, inside)
+
+
 def write(path: str, tool: str = "write") -> PermissionAsk:
     inside = Path(path).is_relative_to(ROOT)
     return PermissionAsk(tool, "write", "", str(Path(path).parent), {}, path, inside)
@@ -40,8 +49,26 @@ ALLOWED = [
     ("write(src/**)", write("/home/ana/proj/src/a.py", tool="edit")),
     ("write(src/**)", write("/home/ana/proj/src/a.py", tool="multiedit")),
     ("edit(src/**)", write("/home/ana/proj/src/a.py", tool="edit")),
+    ("fetch(example.com)", fetch("https://example.com/x?y")),
+    ("fetch(Example.COM)", fetch("http://EXAMPLE.com.:8080")),
+    ("fetch(*.example.com)", fetch("https://a.b.example.com/")),
+    ("fetch(bücher.example)", fetch("https://xn--bcher-kva.example/")),
+    ("fetch(127.0.0.1)", fetch("http://127.0.0.1:3000/")),
+    ("download(src/**)", download("/home/ana/proj/src/a.bin")),
 ]
 NOT_ALLOWED = [
+    ("fetch(example.com)", fetch("https://www.example.com/")),
+    ("fetch(example.com)", fetch("https://example.com.evil.org/")),
+    ("fetch(example.com)", fetch("https://evil.org/example.com")),
+    ("fetch(example.com)", fetch("https://evil.org?example.com")),
+    ("fetch(example.com)", fetch("https://example.com@evil.org/")),
+    ("fetch(example.com)", fetch("https://evil.org\\@example.com/")),
+    ("fetch(example.com)", fetch("a question")),
+    ("fetch(*.example.com)", fetch("https://example.com/")),
+    ("fetch(*.example.com)", fetch("https://evilexample.com/")),
+    ("fetch(example.com)", fetch("https://example.com/", tool="agentic_fetch")),
+    ("write(src/**)", download("/home/ana/proj/src/a.bin")),
+    ("download(src/**)", download("/home/ana/proj/a.bin")),
     ("bash:read", bash("make")),
     ("bash(make)", bash("makefile")),
     ("bash(make)", bash("make; rm -rf /")),
@@ -71,6 +98,11 @@ NOT_ALLOWED = [
     ("edit", write("/home/ana/proj/src/a.py")),
 ]
 DENIED = [
+    ("fetch(example.com)", fetch("https://EXAMPLE.com./x")),
+    ("fetch(example.com)", fetch("https://a@example.com/")),
+    ("fetch(example.com)", fetch("what no parser reads")),
+    ("fetch(*.example.com)", fetch("http://a.b.example.com:8080/")),
+    ("write(src/**)", download("/home/ana/proj/src/a.bin")),
     ("bash", bash("true")),
     ("bash(rm)", bash("rm -rf /")),
     ("bash(rm)", bash("/bin/rm -rf /")),
@@ -90,6 +122,13 @@ DENIED = [
     ("write(/etc/**)", write("/etc/passwd")),
 ]
 NOT_DENIED = [
+    ("fetch(example.com)", fetch("https://example.org/")),
+    ("write(.env)", bash("cat .env")),
+    ("write(.env)", bash("make > out")),
+    ("bash(git push)", bash("git commit -m 'then push'")),
+    ("bash(rm)", bash("for f in a b; do cat $f; done")),
+    ("bash(rm)", bash("git commit -m \"$(cat <<'E'\nfix (it)\nE\n)\"")),
+    ("bash(rm)", bash("find . -name x | xargs -I{} cp {} y")),
     ("bash(rm)", bash("rmdir x")),
     ("bash(rm)", bash("echo rm")),
     ("bash(git push)", bash("git pull")),
@@ -148,7 +187,13 @@ def test_without_a_workspace_relative_globs_fail_closed() -> None:
         "bash(*)",
         ":execute",
         "a b",
-        "fetch(x)",
+        "fetch()",
+        "fetch(http://x)",
+        "fetch(a b)",
+        "fetch(*)",
+        "fetch(*.127.0.0.1)",
+        "fetch(0x7f.1)",
+        "job_output(x)",
         "write()",
         "write(!x)",
         "write(a\nb)",

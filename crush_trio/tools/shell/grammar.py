@@ -134,7 +134,7 @@ class _Flat:
         while waiting:
             node = waiting.pop()
             if node.is_missing or node.is_error:
-                raise NotPlain("it cannot be read")
+                raise NotPlain("what cannot be read")
             if node.type in _WORDS:
                 self._words.append(_strict(node))
             elif node.type == "file_redirect":
@@ -219,6 +219,9 @@ def _command_words(node: Node) -> Iterator[str | None]:
 def _loose(node: Node) -> str | None:
     """The word a node means, or ``None`` if that depends on more than its text."""
     text = _text(node)
+    bare = all(child.type in {"word", "number"} for child in node.children)
+    if "{}" in text and bare and not _GLOB.search(text.replace("{}", "")):
+        return _unescaped(text)  # as in -I{}: nothing between the braces is no expansion
     if node.type == "concatenation":
         parts = [_loose(child) for child in node.children]
         return None if None in parts else "".join(part for part in parts if part is not None)

@@ -88,7 +88,7 @@ def judge(command: str, directory: Path, workspace: Path, path: str) -> Judgemen
         return Judgement(why=str(problem))
     writes = [each.path for step in steps for each in step.redirects if each.path is not None]
     if not place.is_relative_to(workspace):
-        return Judgement(why="it runs outside the workspace", writes=_resolved(writes, place))
+        return Judgement(why="a directory outside the workspace", writes=_resolved(writes, place))
     safe: list[SafeStep] = []
     harmless = {step.argv for step in written[: len(written) - len(steps)]}  # cd, if it is there
     why = ""

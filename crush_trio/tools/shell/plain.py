@@ -97,9 +97,9 @@ class _Reader:
             steps.append(self._step(joint))
             joint = self._joint()
             if joint != ";" and self._at >= len(self._text):
-                raise NotPlain("it ends with an operator")
+                raise NotPlain("an operator at its end")
         if not steps:
-            raise NotPlain("it is empty")
+            raise NotPlain("a line without a command")
         return tuple(steps)
 
     def _joint(self) -> str:

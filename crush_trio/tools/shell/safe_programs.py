@@ -257,7 +257,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "hostname": Program(operands=_none),
     "id": Program(flags="gGnru", operands=_none),
     "ls": Program(
-        flags="1aAbBcCdfFgGhiklmnNopqQrRsStuUvwxXZ",
+        flags="1aAbBcCdfFgGhiklmnNopqQrRsStuUvxXZ",
         long=words(
             "--all --almost-all --classify --color --directory --full-time "
             "--group-directories-first "
