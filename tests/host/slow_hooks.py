@@ -14,17 +14,19 @@ from crush_trio.agent.ports import HookDecision, HookSays
 @attrs.define(eq=False)
 class SlowHooks:
     """Hooks that once take as long as they are told to, in one phase: before or after a call, or
-    at the end of a run. ``ended`` is what they heard of ends."""
+    at the end of a run. ``asked`` are the tools they heard of, ``ended`` the ends."""
 
     phase: str = ""
     decision: HookDecision = "none"
     seconds: float = float("inf")
     error: Exception | None = None
     reached: trio.Event = attrs.field(factory=trio.Event)
+    asked: list[str] = attrs.field(factory=list)
     ended: list[tuple[str, str, str]] = attrs.field(factory=list)
 
     async def before_tool(self, tool_name: str, tool_input: Mapping[str, Any]) -> tuple[HookSays]:
-        """Take a while."""
+        """Note it, and take a while."""
+        self.asked.append(tool_name)
         await self._wait("before")
         return (HookSays("h", decision=self.decision),)
 

@@ -18,6 +18,7 @@ from crush_trio.protocol.runs import Outcome, RunState
 from tests.host import fakes
 from tests.host.fakes import FakeTool, ask_for
 from tests.host.slow_hooks import SlowHooks
+from tests.host.sub_agent_kit import use
 from tests.host.world import ME, World, quiet
 
 
@@ -115,3 +116,15 @@ async def test_what_a_hook_allows_is_decided_as_if_everything_were_and_that_call
         world.kit.hooks_given = SlowHooks(decision=decision)
         await world.ended(world.submit(decision, permission_mode="deny"))
     assert world.kit.modes == ["allow", "deny"]
+
+
+async def test_the_tools_of_a_sub_agent_have_no_hooks(clock: MockClock, world: World) -> None:
+    """CW 7.6: the call that begins it has; its own do not, and neither does its end."""
+    world.kit.tools = (FakeTool("view", writes),)
+    hooks = world.kit.hooks_given = SlowHooks()
+    (record,) = await world.ended(await use(world, "look at it", ask_for("view")))
+    assert record.outcome is Outcome.COMPLETED
+    assert [event.kind for event in await world.events()].count("run_complete") == 2
+    assert hooks.asked == ["agent"]
+    assert [outcome for outcome, *_ in hooks.ended] == ["completed"]
+    assert [place.run_id for place in world.kit.hook_places] == [record.id]

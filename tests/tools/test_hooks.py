@@ -262,7 +262,7 @@ async def test_what_a_hook_writes_stays_out_of_the_log(
 ) -> None:
     (said,) = await hooks(desk, "echo hunter2 >&2; exit 7").before_tool("bash", {})
     assert said.problem == "exit code 7: hunter2"
-    assert caplog.messages == ["hook '0' (PreToolUse) exit code 7"]
+    assert caplog.messages == ["run r: hook '0' (PreToolUse): exit code 7"]
 
 
 async def test_a_cancel_ends_hooks_that_do_not_want_to_end(desk: Desk) -> None:

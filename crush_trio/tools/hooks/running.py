@@ -108,7 +108,8 @@ class CommandHooks:
         else:
             says = read_answer(hook, result)
         if says.problem:  # what it wrote may repeat what the model or a file said: not for the log
-            logger.warning("hook %r (%s) %s", hook.name, hook.event, says.problem.partition(":")[0])
+            problem, run_id = says.problem.partition(":")[0], self.place.run_id
+            logger.warning("run %s: hook %r (%s): %s", run_id, hook.name, hook.event, problem)
         return says
 
 
