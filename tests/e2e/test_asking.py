@@ -3,106 +3,155 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-import attrs
 import pytest
 
-from tests.e2e.kit import Json, Server, eventually, script
+from crush_trio.protocol.digests import request_digest
+from tests import forked
+from tests.e2e.asking_kit import grant, notices, pending, running, wants, wonders
+from tests.e2e.kit import Json, Server, Stream, eventually, script
 
-BASH = {"tool": "bash", "input": {"command": "touch made", "description": "make a file"}}
-QUESTIONS = [
-    {
-        "type": "single_choice",
-        "question": "Which format?",
-        "description": "Of the export.",
-        "choices": ["JSON", "CSV"],
-    },
-    {"type": "yes_no", "question": "Sure?", "description": "It is a lot."},
-]
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests of this file that do not end theirs."""
+    server = Server(tmp_path_factory.mktemp("s")).start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture
 def model(home: Path) -> str:
-    """A model that wants to run a command, and says so when it is done."""
-    return script(home / "asks.json", [BASH], [{"text": "made it"}])
+    """A model that wants to make a file."""
+    return wants(home, "touch made")
 
 
 @pytest.fixture
 def curious(home: Path) -> str:
     """A model that asks two questions."""
-    asked = {"tool": "question", "input": {"questions": QUESTIONS}}
-    return script(home / "curious.json", [asked], [{"text": "thank you"}])
+    return wonders(home)
 
 
-def pending(server: Server, workspace: str, count: int = 1) -> list[Json]:
-    """The requests of a workspace that wait, once there are so many."""
-    path = f"/v1/workspaces/{workspace}/permissions"
-    eventually(lambda: len(server.get(path)) == count)
-    found: list[Json] = server.get(path)
-    return found
-
-
-def grant(server: Server, workspace: str, request: Json, action: str) -> Json:
-    """Answer with the request as it was shown."""
-    body = {"permission": request, "action": action}
-    answer: Json = server.post(f"/v1/workspaces/{workspace}/permissions/grant", body)
-    return answer
-
-
-def notices(server: Server, workspace: str) -> list[tuple[str, bool, bool]]:
-    """(call, granted, denied) of every notification in the journal."""
-    told = [
-        e["payload"]["payload"]
-        for e in server.events(workspace)
-        if e["type"] == "permission_notification"
-    ]
-    return [(each["tool_call_id"], each["granted"], each["denied"]) for each in told]
-
-
-def test_two_clients_answer_two_sessions_in_any_order_and_one_of_them_reconnects(
+def test_three_sessions_are_answered_by_two_clients_and_one_of_them_reconnects(
     server: Server, project: Path, model: str
 ) -> None:
-    """R68, R72, G8: the mode is `ask` over the API; who comes later finds what waits."""
+    """R68, R72, G8: the mode is `ask` over the API; who comes back misses and repeats nothing."""
     w = server.workspace(project)
-    first, second = server.session(w), server.session(w)
-    runs = [server.prompt(w, each, "go", model=model)["run_id"] for each in (first, second)]
-    one, two = sorted(pending(server, w, 2), key=lambda item: runs.index(item["run_id"]))
-    assert server.record(runs[0])["waiting_on"] == "permission"
-    assert (one["workspace_id"], 0 <= one["age_s"] < 60, one["deadline_s"] > 500) == (w, True, True)
-    with server.stream(w, "after=now"):
-        pass  # this client goes away and comes back
-    snapshot = server.get(f"/v1/workspaces/{w}/snapshot")
-    assert {p["request"]["id"] for p in snapshot["permissions"]} == {
-        one["request"]["id"],
-        two["request"]["id"],
-    }
-    session = server.get(f"/v1/workspaces/{w}/sessions/{second}/snapshot")
-    assert [p["run_id"] for p in session["permissions"]] == [runs[1]]
-    assert len(server.get("/v1/permissions")) == 2
-    with server.stream(w, "after=start") as back:
-        seen = back.until(lambda f: f["type"] == "replayed")
-        assert len([f for f in seen if f["type"] == "permission_request"]) == 2
-        assert grant(server, w, two["request"], "allow")["resolved"]
-        late = grant(server, w, two["request"], "deny")
-        assert (late["resolved"], late["ending"], late["decided_by"]) == (False, "allowed", "local")
-        back.until_end_of(runs[1])
+    sessions = [server.session(w) for _ in range(3)]
+    with server.stream(w, "after=now") as ana:
+        with server.stream(w, "after=now") as ben:
+            runs = [server.prompt(w, each, "go", model=model)["run_id"] for each in sessions]
+            ben.until(lambda _: len(told(ben, "permission_request")) == 3)
+            cursor = max(frame["seq"] for frame in ben.seen if "seq" in frame)
+            before = told(ben, "permission_notification")
+            ben.connection.socket.close()  # cut, without a word
+        items = sorted(pending(server, w, 3), key=lambda item: runs.index(item["run_id"]))
+        one, two, three = (item["request"] for item in items)
+        assert server.record(runs[0])["waiting_on"] == "permission"
+        first = items[0]
+        assert (first["workspace_id"], 0 <= first["age_s"] < 60) == (w, True)
+        assert first["deadline_s"] > 500
+        assert server.get(f"/v1/workspaces/{w}/permissions/{one['id']}")["request"] == one
+        assert grant(server, w, two, "allow")["resolved"]
         assert server.ended(runs[1])["outcome"] == "completed"
-        assert grant(server, w, one["request"], "deny")["resolved"]
-        back.until_end_of(runs[0])
+        snapshot = server.get(f"/v1/workspaces/{w}/snapshot")
+        assert [p["request"]["id"] for p in snapshot["permissions"]] == [one["id"], three["id"]]
+        session = server.get(f"/v1/workspaces/{w}/sessions/{sessions[2]}/snapshot")
+        assert [p["request"] for p in session["permissions"]] == [three]
+        with server.stream(w, f"after={cursor}") as again:
+            again.until(lambda f: f["type"] == "replayed")
+            assert grant(server, w, three, "allow_session")["resolved"]
+            late = grant(server, w, two, "deny")
+            assert (late["resolved"], late["ending"], late["decided_by"]) == (
+                False,
+                "allowed",
+                "local",
+            )
+            assert grant(server, w, one, "deny")["resolved"]
+            ends = ("allowed", "allowed_session", "denied")
+            for client, seen in ((again, before), (ana, [])):
+                client.until_end_of(runs[0])
+                seen = seen + told(client, "permission_notification")
+                assert [n["request_id"] for n in seen] == [two["id"], three["id"], one["id"]]
+                assert tuple(n["ending"] for n in seen) == ends
+            assert told(again, "permission_request") == []
     assert (server.ended(runs[0])["outcome"], server.ended(runs[0])["denied"]) == ("denied", 1)
     assert (project / "made").exists()
     assert "local: request" in (server.data / "server.log").read_text()
+    path = f"/v1/workspaces/{w}/sessions/{sessions[2]}/grants"
+    [given] = server.get(path)["grants"]
+    assert (given["scope"], given["granted_by"]) == ("command:touch made", "local")
+    assert server.call("DELETE", f"{path}/nothing")[0] == 404
+    assert server.call("DELETE", path)[:1] == (200,)
+    assert server.get(path) == {"grants": []}
+
+
+def told(stream: Stream, kind: str) -> list[Json]:
+    """The payloads of this kind that a client was sent."""
+    return [f["payload"]["payload"] for f in stream.seen if f["type"] == kind]
+
+
+def test_an_answer_to_what_was_cut_is_refused_and_the_whole_can_be_fetched(
+    server: Server, home: Path, project: Path
+) -> None:
+    """T20, T21: a frame has 512 KiB; the digest of what it shows is another one."""
+    w = server.workspace(project)
+    content = "marmot\n" * 100_000
+    write = {"tool": "write", "input": {"file_path": "big.txt", "content": content}}
+    run = server.prompt(
+        w, server.session(w), "go", model=script(home / "big.json", [write], [{"text": "ok"}])
+    )["run_id"]
+    [item] = pending(server, w)
+    with server.stream(w, "after=start") as stream:
+        frame = stream.until(lambda f: f["type"] == "permission_request")[-1]
+    cut = frame["payload"]["payload"]
+    assert frame["truncated"] == {"payload.payload.params.new_content": f"permissions/{cut['id']}"}
+    body = {"permission": {"id": cut["id"]}, "action": "allow", "digest": request_digest(cut)}
+    status, refused = server.call("POST", f"/v1/workspaces/{w}/permissions/grant", body)
+    assert (status, refused["code"]) == (409, "permission_changed")
+    assert not (project / "big.txt").exists()
+    whole = server.get(f"/v1/workspaces/{w}/permissions/{cut['id']}")["request"]
+    assert whole == item["request"]
+    body["digest"] = request_digest(whole)
+    assert server.post(f"/v1/workspaces/{w}/permissions/grant", body)["resolved"]
+    assert server.ended(run)["outcome"] == "completed"
+    assert (project / "big.txt").read_text() == content
+
+
+def test_the_configuration_says_what_is_forbidden_and_what_a_denial_does(
+    home: Path, project: Path, model: str
+) -> None:
+    """T26: patterns, the deadline, and going on after a denial; nothing of it from a repository."""
+    (project / "crush.json").write_text(json.dumps({"permissions": {"allowed_tools": ["bash"]}}))
+    user = home / ".config" / "crush-trio" / "config.json"
+    user.parent.mkdir(parents=True)
+    rules: Json = {"on_deny": "continue", "deadline_s": 1, "denied_tools": ["bash(rm)"]}
+    user.write_text(json.dumps({"permissions": rules}))
+    server = Server(home).start()
+    try:
+        w = server.workspace(project)
+        run = server.prompt(w, server.session(w), "go", model=model)["run_id"]
+        [item] = pending(server, w)
+        assert item["deadline_s"] <= 1
+        record = server.ended(run)
+        assert (record["outcome"], record["text"], record["denied"]) == ("denied", "made it", 1)
+        removes = wants(home, "rm -r .")
+        run = server.prompt(w, server.session(w), "go", model=removes, permission_mode="allow")
+        assert server.ended(run["run_id"])["denied"] == 1
+        assert (project / "marmot.py").exists()
+        user.write_text(json.dumps({"permissions": {"denied_tools": ["bash(rm"]}}))
+        body = {"session_id": server.session(w), "prompt": "go"}
+        status, refused = server.call("POST", f"/v1/workspaces/{w}/agent", body)
+        assert (status, refused["code"]) == (400, "config_invalid")
+        assert refused["message"].startswith(f"{user}: $.permissions.denied_tools: ")
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("by", ["run", "session"])
@@ -222,38 +271,6 @@ def test_questions_are_answered_over_http(server: Server, project: Path, curious
     assert "User note: later" in told
 
 
-# --- the command line ---------------------------------------------------------------------
-
-
-@contextmanager
-def running(server: Server, project: Path, *arguments: str, **more: Any) -> Iterator[Any]:
-    """A ``run`` in mode ask."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "crush_trio",
-            "run",
-            "--permission-mode",
-            "ask",
-            *arguments,
-            "--data-dir",
-            str(server.data),
-            "go",
-        ],
-        cwd=project,
-        env=server.env | {"TERM": "dumb"},
-        text=True,
-        stdout=subprocess.PIPE,
-        **{"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE} | more,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.parametrize(
     ("action", "ended", "code", "out"),
     [
@@ -296,6 +313,13 @@ def test_approvals_answer_a_run_that_has_no_terminal(
         late = server.cli("approvals", "allow", name)
         assert late.returncode == 1
         assert late.stderr == f"crush-trio: too late: It has ended: {ended} by local.\n"
+    grants = ("approvals", "grants", "-C", str(project))
+    listed = server.cli(*grants).stdout
+    said = f"local  exactly this command in {project}: touch made\n"
+    assert listed.endswith(said) == (ended == "allowed session")
+    if listed:
+        assert server.cli(*grants, "--forget", listed.splitlines()[1].split()[0]).stdout == ""
+        assert server.cli(*grants, "--json").stdout == "[]\n"
     if ended == "denied":
         messages = json.dumps(server.get(f"/v1/workspaces/{w}/messages/user"))
         assert messages
@@ -308,7 +332,7 @@ def test_approvals_answer_questions_and_watch_shows_them(
     server: Server, project: Path, curious: str
 ) -> None:
     w = server.workspace(project)
-    watch = subprocess.Popen(
+    watch = forked.Popen(
         [
             sys.executable,
             "-m",
@@ -344,87 +368,3 @@ def test_approvals_answer_questions_and_watch_shows_them(
     finally:
         watch.kill()
         watch.communicate()
-
-
-@attrs.define
-class Terminal:
-    """The other end of a pseudo terminal, and what was shown on it."""
-
-    fd: int
-    shown: str = ""
-
-    def expect(self, wanted: str, timeout: float = 20) -> None:
-        """Read until it was shown."""
-        deadline = time.monotonic() + timeout
-        while wanted not in self.shown:
-            assert time.monotonic() < deadline, self.shown
-            if select.select([self.fd], [], [], 0.1)[0]:
-                self.shown += os.read(self.fd, 65536).decode("utf-8", "replace")
-
-    def type(self, line: str) -> None:
-        """A person's line; what was shown before does not count any more."""
-        self.shown = ""
-        os.write(self.fd, f"{line}\n".encode())
-
-
-@contextmanager
-def on_a_terminal(server: Server, project: Path, *arguments: str) -> Iterator[tuple[Any, Terminal]]:
-    """A ``run`` whose stdin and stderr are a terminal."""
-    ours, theirs = pty.openpty()
-    try:
-        with running(server, project, *arguments, stdin=theirs, stderr=theirs) as process:
-            os.close(theirs)
-            yield process, Terminal(ours)
-    finally:
-        with suppress(OSError):
-            os.close(ours)
-
-
-@pytest.mark.parametrize(
-    ("said", "code"),
-    [(("y",), 0), (("s", "y"), 0), (("n not today",), 3), (("d", "not today"), 3)],
-    ids=["yes", "session", "no", "why"],
-)
-def test_a_person_at_the_terminal_is_asked_there(
-    server: Server, project: Path, model: str, said: tuple[str, ...], code: int
-) -> None:
-    with on_a_terminal(server, project, "-m", model) as (process, terminal):
-        terminal.expect("allow?")
-        assert "bash (execute) in" in terminal.shown
-        assert "touch made" in terminal.shown
-        terminal.type("?")
-        terminal.expect("rest of this session exactly this command in")
-        terminal.expect("allow?")
-        for line, asked in zip(said, ("", "tell the model" if code else "back:"), strict=False):
-            if asked:
-                terminal.expect(asked)
-            terminal.type(line)
-        out, _ = process.communicate(timeout=30)
-        assert (process.returncode, out) == (code, "" if code else "made it\n")
-    assert (project / "made").exists() is (code == 0)
-    assert "crush-trio approvals" not in terminal.shown
-
-
-def test_a_request_answered_elsewhere_is_not_asked_about_any_more(
-    server: Server, project: Path, model: str
-) -> None:
-    """R68."""
-    with on_a_terminal(server, project, "-m", model) as (process, terminal):
-        terminal.expect("allow?")
-        w = server.workspace(project)
-        [item] = pending(server, w)
-        assert grant(server, w, item["request"], "allow")["resolved"]
-        out, _ = process.communicate(timeout=30)
-        assert (process.returncode, out) == (0, "made it\n")
-
-
-def test_questions_are_asked_at_the_terminal(server: Server, project: Path, curious: str) -> None:
-    with on_a_terminal(server, project, "-m", curious) as (process, terminal):
-        terminal.expect("Which format?")
-        terminal.expect("empty skips")
-        assert "2. CSV" in terminal.shown
-        terminal.type("2")
-        terminal.expect("y or n")
-        terminal.type("")
-        out, _ = process.communicate(timeout=30)
-        assert (process.returncode, out) == (0, "thank you\n")
