@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import attrs
+import trio
 
 from crush_trio.agent import calls
 from crush_trio.agent.hooks import Said, refused, together, told
@@ -30,11 +31,13 @@ class Around:
             Hooks before it do not count, they are not the model's doing.
         end: Takes its result as soon as there is one, so that what it changed is remembered also
             if the run is cancelled while hooks look at it.
+        cut: Then takes the result itself, which nobody waits for any more: it was done.
     """
 
     hooks: Hooks
     begin: Callable[[], None]
     end: Callable[[ToolResult], None]
+    cut: Callable[[ToolResult], None]
 
 
 async def carry_out(
@@ -62,9 +65,13 @@ async def carry_out(
         around.end(result)
         if result.denied:  # nothing was done
             return told(result, before, Said())
-        after = await around.hooks.after_tool(
-            checked.name, checked.arguments, result.content, is_error=result.is_error
-        )
+        try:
+            after = await around.hooks.after_tool(
+                checked.name, checked.arguments, result.content, is_error=result.is_error
+            )
+        except trio.Cancelled:
+            around.cut(told(result, before, Said()))
+            raise
         return told(result, before, together(after))
     except StoreError:
         raise

@@ -31,7 +31,7 @@ from crush_trio.agent.ports import (
 )
 from crush_trio.agent.summary import Covers, SummaryInput, covers_nothing
 from crush_trio.protocol.ids import RunId, SessionId
-from crush_trio.protocol.messages import FinishPart, Message, ToolCallPart
+from crush_trio.protocol.messages import FinishPart, Message, ToolCallPart, ToolResultPart
 from crush_trio.protocol.runs import Limits, Outcome
 
 
@@ -326,15 +326,8 @@ class Turn:
                 result = _STOPPED if stopped else _CUT_OFF
             else:
                 result = await self._run_one(call, tools)
-            part = calls.result_part(call, result)
-            parts.append(part)
-            message = transcript.tool_message(
-                self.given.session_id, self.given.run_id, part, self.given.now_s()
-            )
-            self._messages.append(message)
             after = f"tool:{asked[number + 1].name}" if number + 1 < len(asked) else "model"
-            self._note_result(call, result, after)
-            self.journal.stage_message(message, self.progress)
+            parts.append(self._take_result(call, result, after))
             stopped = stopped or result.stop_turn
             if number + 1 < len(asked):
                 await self.journal.flush()
@@ -355,10 +348,20 @@ class Turn:
             started = self.progress.started_calls | {call.id}
             self.progress = attrs.evolve(self.progress, started_calls=started)
 
-        around = calling.Around(self.given.hooks, begin, self.journal.stage_effects)
+        def cut(result: ToolResult) -> None:
+            self._take_result(call, result, "model")
+
+        around = calling.Around(self.given.hooks, begin, self.journal.stage_effects, cut)
         return await calling.carry_out(call, tools, self.given.context(call.id), around)
 
-    def _note_result(self, call: ToolCallPart, result: ToolResult, waiting_on: str) -> None:
+    def _take_result(
+        self, call: ToolCallPart, result: ToolResult, waiting_on: str
+    ) -> ToolResultPart:
+        part = calls.result_part(call, result)
+        message = transcript.tool_message(
+            self.given.session_id, self.given.run_id, part, self.given.now_s()
+        )
+        self._messages.append(message)
         self.progress = attrs.evolve(
             self.progress,
             tool_calls=self.progress.tool_calls + 1,
@@ -366,6 +369,8 @@ class Turn:
             started_calls=self.progress.started_calls - {call.id},
             waiting_on=waiting_on,
         )
+        self.journal.stage_message(message, self.progress)
+        return part
 
     # --- endings --------------------------------------------------------------------------
 

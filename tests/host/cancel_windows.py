@@ -241,7 +241,7 @@ async def hook_before_a_tool(world: World) -> Window:
 async def hook_after_a_tool(world: World) -> Window:
     """The tool has done its work; its hooks might have had something to add."""
     run, began = await _hooked(world, "after")
-    return Window(run, [*began, INTERRUPTED, NO_ANSWER])
+    return Window(run, [*began, SEEN, NO_ANSWER])
 
 
 async def hook_at_the_end(world: World) -> Window:
