@@ -11,6 +11,7 @@ import pytest
 from crush_trio.tools.processes.run_processes import RunProcesses
 from crush_trio.tools.processes.spill import SpillArea
 from tests.tools.desk import Desk
+from tests.tools.escapes import alive_with as alive_with_marker
 
 
 @pytest.fixture
@@ -38,21 +39,4 @@ def desk(tmp_path: Path, processes: RunProcesses) -> Desk:
 @pytest.fixture
 def alive_with() -> Callable[[str], list[int]]:
     """Pids of live processes with a marker in their environment or command line."""
-
-    def find(marker: str) -> list[int]:
-        wanted = marker.encode()
-        found = []
-        for name in os.listdir("/proc"):
-            if not name.isdigit() or int(name) == os.getpid():
-                continue
-            try:
-                state = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()[0]
-                text = Path(f"/proc/{name}/cmdline").read_bytes()
-                text += Path(f"/proc/{name}/environ").read_bytes()
-            except OSError:
-                continue
-            if wanted in text and state != b"Z":
-                found.append(int(name))
-        return found
-
-    return find
+    return alive_with_marker

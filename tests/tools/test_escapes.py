@@ -1,91 +1,26 @@
-"""Commands that do not want to end with their run (G10), each several times, on real launchers.
+"""Commands that do not want to end with their run (G10), ended in two ways, on real launchers.
 
 Once with the subreaper alone, once inside a cgroup where this machine lets us make one.
 """
 
-# ruff: noqa: ASYNC110
-# Other processes have no event to wait for.
-
 from __future__ import annotations
 
-import secrets
-import sys
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 
+from crush_trio.limits import KILL_TOTAL_S
 from crush_trio.tools.processes.cgroup import Cgroup, server_cgroup
 from crush_trio.tools.processes.launched import Launched
 from crush_trio.tools.processes.run_processes import RunProcesses
 from crush_trio.tools.processes.spill import SpillArea
+from tests.tools.escapes import ENDINGS, ESCAPES, Escape, try_one
 from tests.tools.test_processes import env
 
-Alive = Callable[[str], list[int]]
-TIMES = 3
-
-
-@attrs.frozen
-class Escape:
-    """A shell command. ``$N`` makes a long ``sleep $N`` recognisable, ``$READY`` is touched when
-    it has done what it can to get away. ``by_cgroup`` marks what the subreaper alone cannot end.
-    """
-
-    command: str
-    by_cgroup: bool = False
-
-
 READY = 'touch "$READY"'
-HOPPING = (
-    "import os, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    "open(sys.argv[1], 'w').close()\n"
-    "while True:\n    if os.fork(): os._exit(0)"
-)
-HOP = f"setsid {sys.executable} -I -S -c '{HOPPING.replace(chr(39), chr(34))}' \"$READY\" $N"
-ESCAPES = {
-    "ignores every signal it can": Escape(
-        f'trap "" TERM INT HUP QUIT USR1 USR2 ALRM; {READY}; while :; do sleep $N; done'
-    ),
-    "double forks": Escape(f'((trap "" TERM; exec sleep $N) & {READY}) & exec sleep $N'),
-    "makes a session of its own": Escape(
-        f"setsid sh -c 'trap \"\" TERM; {READY}; sleep $N' & wait"
-    ),
-    "is started by nohup": Escape(f"nohup sh -c '{READY}; sleep $N' >/dev/null 2>&1 & wait"),
-    "is disowned": Escape(f"set -m; sleep $N & disown -a; {READY}; sleep $N"),
-    "holds stdout from a daemon": Escape(
-        f"(setsid sh -c 'sleep $N & sleep $N & {READY}; wait' &) ; exec sleep $N"
-    ),
-    "clears its environment": Escape(f"(env -i setsid sleep $N &); {READY}; exec sleep $N"),
-    "stops itself": Escape(f"setsid sleep $N & kill -STOP $!; {READY}; kill -STOP $$; sleep $N"),
-    "stops its launcher": Escape(
-        f'(trap "" TERM; setsid sleep $N &); kill -STOP $PPID; {READY}; wait'
-    ),
-    "forks while it is told to end": Escape(
-        "trap \"(trap '' TERM; exec sleep $N) & (trap '' TERM; exec sleep $N) &\" TERM;"
-        f" {READY}; while :; do sleep 0.05; done; : $N"
-    ),
-    "takes another name": Escape(f'(exec -a "[kworker/$N]" sleep 600 &); {READY}; exec sleep $N'),
-    "leaves its directory and closes everything": Escape(
-        f"cd /; {READY}; setsid sh -c 'exec 0<&- 1>&- 2>&-; sleep $N' & exec sleep $N"
-    ),
-    "kills its launcher, with an environment of nothing": Escape(
-        f"(env -i setsid sleep $N &); {READY}; kill -9 $PPID; exec sleep $N", by_cgroup=True
-    ),
-    "is another process all the time": Escape(f"{HOP} & exec sleep $N", by_cgroup=True),
-    "is another process all the time, and kills its launcher": Escape(
-        f'env -i {HOP} & while ! test -e "$READY"; do sleep 0.01; done;'
-        " kill -9 $PPID; exec sleep $N",
-        by_cgroup=True,
-    ),
-    "makes a cgroup of its own": Escape(
-        'g=$GROUPS_AT$(sed -n "s/^0:://p" /proc/self/cgroup); mkdir "$g/mine" &&'
-        f' echo 0 >"$g/mine/cgroup.procs"; (trap "" TERM; setsid sleep $N &); {READY}; sleep $N',
-        by_cgroup=True,
-    ),
-}
+TIMES = 3
 
 
 @pytest.fixture
@@ -107,20 +42,21 @@ async def escape(run: RunProcesses, command: str, number: str, ready: Path, **mo
     )
 
 
-async def check(command: str, run: RunProcesses, alive_with: Alive, at: Path, **more: str) -> None:
-    number = f"600.{secrets.randbelow(10**15):015}"
-    readies = [at / f"ready-{n}" for n in range(TIMES)]
+async def check(escape: Escape, spill: SpillArea, at: Path, cgroup: Cgroup | None = None) -> None:
+    """By a cancel and by the run's own end, side by side."""
+    env = {} if cgroup is None else {"GROUPS_AT": str(cgroup.path.parent).removesuffix("/")}
+
+    async def once(ending: str) -> None:
+        run = RunProcesses(spill, cgroup=cgroup)
+        took_ms, report, alive = await try_one(escape, ending, run, at, **env)
+        assert alive == []
+        assert (report.started, report.left) == (1, ())
+        assert report.killed > 0
+        assert took_ms < KILL_TOTAL_S * 1000 + 500
+
     async with trio.open_nursery() as nursery:
-        for ready in readies:
-            nursery.start_soon(partial(escape, run, command, number, ready, **more))
-        with trio.fail_after(15):
-            while not all(ready.exists() for ready in readies):
-                await trio.sleep(0.01)
-        report = await run.aclose()
-        nursery.cancel_scope.cancel()
-    assert alive_with(number) == []
-    assert (report.started, report.left) == (TIMES, ())
-    assert report.killed >= TIMES
+        for ending in ENDINGS if escape.ends else ENDINGS[:1]:
+            nursery.start_soon(once, ending)
 
 
 @pytest.fixture(autouse=True)
@@ -129,26 +65,20 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crush_trio.tools.processes.launched.KILL_GRACE_S", 0.3)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [pytest.param(one.command, id=name) for name, one in ESCAPES.items() if not one.by_cgroup],
-)
+@pytest.mark.parametrize("form", [name for name, one in ESCAPES.items() if not one.by_cgroup])
 async def test_no_command_outlives_its_run_under_the_subreaper(
-    command: str, spill: SpillArea, alive_with: Alive, tmp_path: Path
+    form: str, spill: SpillArea, tmp_path: Path
 ) -> None:
-    """G10."""
-    await check(command, RunProcesses(spill), alive_with, tmp_path)
+    """G10, T32."""
+    await check(ESCAPES[form], spill, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "command", [pytest.param(one.command, id=name) for name, one in ESCAPES.items()]
-)
+@pytest.mark.parametrize("form", ESCAPES)
 async def test_no_command_outlives_its_run_in_a_cgroup(
-    command: str, cgroup: Cgroup, spill: SpillArea, alive_with: Alive, tmp_path: Path
+    form: str, cgroup: Cgroup, spill: SpillArea, tmp_path: Path
 ) -> None:
-    run = RunProcesses(spill, cgroup=cgroup)
-    at = str(cgroup.path.parent).removesuffix("/")
-    await check(command, run, alive_with, tmp_path, GROUPS_AT=at)
+    """G10, T32."""
+    await check(ESCAPES[form], spill, tmp_path, cgroup)
     assert [entry.name for entry in cgroup.path.iterdir() if entry.is_dir()] == []
 
 
