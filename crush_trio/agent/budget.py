@@ -290,7 +290,7 @@ def denied_error(progress: Progress) -> RunError | None:
         return None
     return RunError(
         "denied",
-        f"{denied} tool call{'s were' if denied > 1 else ' was'} denied; its result says by "
+        f"{denied} tool call{'s were' if denied > 1 else ' was'} denied; the result says by "
         "what. What no rule, person or hook is against is allowed by allow_tools or "
         "permission_mode (--allow-tool, -y).",
     )

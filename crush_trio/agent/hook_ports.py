@@ -47,6 +47,11 @@ class Hooks(Protocol):
     Each method returns when all of its hooks have ended or were ended. Being cancelled ends them.
     """
 
+    @property
+    def hears_ends(self) -> bool:
+        """Whether any of them wants to know of a run's end."""
+        ...
+
     async def before_tool(
         self, tool_name: str, tool_input: Mapping[str, Any]
     ) -> tuple[HookSays, ...]:

@@ -112,6 +112,8 @@ def _lines(texts: Iterable[str]) -> str:
 class NoHooks:
     """Where there are none: an `agent.ports.Hooks` that says nothing."""
 
+    hears_ends = False
+
     async def before_tool(
         self, tool_name: str, tool_input: Mapping[str, Any]
     ) -> tuple[HookSays, ...]:

@@ -37,6 +37,7 @@ class SayingHooks:
     before: tuple[HookSays, ...] = ()
     after: tuple[HookSays, ...] = ()
     error: Exception | None = None
+    hears_ends: bool = False
     asked: list[Any] = attrs.field(factory=list)
 
     async def before_tool(

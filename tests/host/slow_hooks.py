@@ -21,6 +21,7 @@ class SlowHooks:
     seconds: float = float("inf")
     error: Exception | None = None
     reached: trio.Event = attrs.field(factory=trio.Event)
+    hears_ends: bool = True
     asked: list[str] = attrs.field(factory=list)
     ended: list[tuple[str, str, str]] = attrs.field(factory=list)
 

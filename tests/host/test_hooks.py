@@ -61,7 +61,9 @@ async def test_a_run_ends_after_its_hooks_have_ended_and_as_it_was_going_to(
     hooks = world.kit.hooks_given = SlowHooks("end", seconds=2)
     run = world.submit("hello")
     await hooks.reached.wait()
-    assert (await world.record(run.id)).state is RunState.RUNNING
+    await quiet()
+    record = await world.record(run.id)
+    assert (record.state, record.waiting_on) == (RunState.RUNNING, "hook")
     assert not world.kit.closing.is_set()  # its processes may still be started
     began = trio.current_time()
     (record,) = await world.ended(run)

@@ -100,8 +100,9 @@ class Driver:
         They change nothing, and a cancel ends them as it ends the run. Called as `drive` is.
         """
         open_run = self.desk.open_run
-        if open_run.run.mark is not None:
+        if open_run.run.mark is not None or not self.desk.hooks.hears_ends:
             return
+        self.journal.show_waiting_on("hook")
         progress = self.work.progress or Progress()
         error = "" if end.error is None else end.error.message
         try:

@@ -33,6 +33,11 @@ class CommandHooks:
     processes: ProcessHost
     place: HookPlace
 
+    @property
+    def hears_ends(self) -> bool:
+        """See `agent.ports.Hooks`."""
+        return any(hook.event == RUN_ENDED for hook in self.hooks)
+
     async def before_tool(
         self, tool_name: str, tool_input: Mapping[str, Any]
     ) -> tuple[HookSays, ...]:
