@@ -178,7 +178,7 @@ class _Reader:
         raw = self._text[began : self._at]
         if not raw:
             raise NotPlain("a word is missing")
-        if first and raw in _RESERVED:
+        if first and (raw in _RESERVED or raw[0] == "%"):  # %1 is a job of the shell
             raise NotPlain(f"the word {raw!r}")
         return word
 

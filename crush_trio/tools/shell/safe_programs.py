@@ -172,13 +172,6 @@ def _files_only(operands: Operands, _seen: frozenset[str]) -> Uses:
 _NAMES = _all_like(r"[A-Za-z0-9_][A-Za-z0-9._+-]*|\[")
 
 
-def _format(operands: Operands, _seen: frozenset[str]) -> Uses:
-    """A format of ``printf``: nothing that stores, or that asks for endless padding."""
-    if operands and re.search(r"%[-+ #'0-9.hlLqjzt]*[n*]|\d{5}", operands[0]):
-        raise NotSafe("the format")
-    return Uses()
-
-
 # --- the table ---------------------------------------------------------------------------
 
 _GREP = Program(
@@ -285,7 +278,6 @@ PROGRAMS: Final[Mapping[str, Program]] = {
             "w": r"\d{1,3}",
         },
     ),
-    "printf": Program(operands=_format),
     "pwd": Program(flags="LP", operands=_none),
     "readlink": Program(flags="efmnqsvz", long=words("--canonicalize")),
     "realpath": Program(

@@ -89,6 +89,14 @@ def _command(arguments: Sequence[str]) -> Uses:
     return PROGRAMS["type"].uses(("--", *arguments[1:]))
 
 
+def _printf(arguments: Sequence[str]) -> Uses:
+    """A format first: nothing that stores, or that asks for endless padding."""
+    form = arguments[0] if arguments else "-"
+    if form.startswith("-") or re.search(r"%[-+ #'0-9.hlLqjzt]*[n*]|\d{5}", form):
+        raise NotSafe("the format of printf")
+    return Uses()
+
+
 def _echo(_arguments: Sequence[str]) -> Uses:
     return Uses()
 
@@ -98,6 +106,7 @@ _LANGUAGES: Final[Mapping[str, Callable[[Sequence[str]], Uses]]] = {
     "command": _command,
     "echo": _echo,
     "find": _find,
+    "printf": _printf,
     "sed": _sed,
     "test": _test,
 }
