@@ -368,3 +368,23 @@ def test_approvals_answer_questions_and_watch_shows_them(
     finally:
         watch.kill()
         watch.communicate()
+
+
+def test_a_run_that_may_ask_nobody_looks_around_and_changes_nothing(
+    server: Server, home: Path, project: Path
+) -> None:
+    """Contract 7: in `deny` mode reading needs no permission, and the refusal says why."""
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    lines = [{"command": "ls && git status --short | head -5"}, {"command": "cat *.md > made"}]
+    lines.append({"command": "ls", "run_in_background": True})
+    calls = [{"tool": "bash", "input": {"description": "look", **line}} for line in lines]
+    played = script(home / "looks.json", [calls[0]], [{"text": "looked"}])
+    done = server.cli("run", "-m", played, "look", cwd=project)
+    assert (done.returncode, done.stdout) == (0, "looked\n"), done.stderr
+    played = script(home / "tries.json", calls, [{"text": "tried"}])
+    done = server.cli("run", "-m", played, "--json", "look", cwd=project)
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout.split("\n")[-2])["denied"] == 2
+    assert "marmot.py" in done.stdout
+    assert "because of the character '*'" in done.stdout
+    assert not (project / "made").exists()
