@@ -195,6 +195,7 @@ SEARCH_TOGETHER_BYTES = 512 * 1024  # of files that grep searches as one text; t
 PATTERN_CHARS = 10_000  # of a regular expression or glob from outside; a longer one is refused
 PATTERN_MEMORY_BYTES = 8 * 1024 * 1024  # for one such pattern's automaton; a larger one is refused
 IGNORE_FILE_BYTES = 256 * 1024  # of one .gitignore; a larger one is not applied
+DIFF_CHARS = 256 * 1024  # of a diff in a result; a longer one is left out
 DIFF_LINES = 4_000  # a larger change is described by its counts, without a diff
 
 TODOS_MAX = 50  # entries of a session's to-do list; a longer one is refused
@@ -205,6 +206,7 @@ FETCH_S = 30.0  # fetch, web_fetch and download in all, unless `timeout` says ot
 FETCH_MAX_S = 120  # a longer `timeout` of fetch is cut to this (CW 7.1)
 DOWNLOAD_S = 300.0  # a download without `timeout`; then nothing of it stays
 DOWNLOAD_MAX_S = 600  # a longer `timeout` of download is cut to this (CW 7.1)
+FETCH_URL_CHARS = 8_192  # a longer URL is refused
 FETCH_REDIRECTS = 5  # followed, each vetted anew; one more is an error
 FETCH_BODY_BYTES = 2 * 1024 * 1024  # of a page, unpacked; the rest is not read, and that is said
 FETCH_RATIO = 100  # a body that unpacks to more than so many times its size is refused,

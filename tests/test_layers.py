@@ -69,6 +69,7 @@ ALSO: dict[str, tuple[str, ...]] = {
     "cli/config.py": ("models.catalogue",),
     # … and the doctor checks the same.
     "cli/doctor_here.py": ("models.catalogue",),
+    "cli/doctor_sandbox.py": ("tools.sandbox",),
     # The command that is the server; imported when it runs, see LAZY.
     "cli/serve.py": ("server.options", "server.serve"),
 }
@@ -101,10 +102,12 @@ NURSERIES: dict[str, str] = {
 # Third-party or standard module → the layers that may know it.
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "apsw": ("store",),
+    "bs4": ("tools",),
     "cattrs": ("protocol",),
     "click": ("cli",),
     "httpx2": ("http", "models", "tools"),
     "hypercorn": ("server",),
+    "markdownify": ("tools",),
     "quart": ("server",),
     "quart_trio": ("server",),
     "rich": ("cli",),

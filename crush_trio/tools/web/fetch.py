@@ -55,8 +55,8 @@ def page_note(page: Page, part: Readable, asked: WebUrl, skipped: int = 0) -> st
     notes = []
     if page.url != asked:
         notes.append(f"{asked} redirected to {page.url}.")
-    if skipped + len(part.text) < part.chars:
-        shown = f"{skipped} to {skipped + len(part.text)}" if skipped else f"{len(part.text)}"
+    if part.end < part.chars:
+        shown = f"{skipped} to {part.end}" if skipped else f"{part.end}"
         notes.append(f"Shown are characters {shown} of {part.chars}.")
     if not page.is_whole:
         mib = limits.FETCH_BODY_BYTES // (1024 * 1024)
@@ -98,7 +98,7 @@ class FetchTool:
             metadata={
                 "url": str(page.url),
                 "content_type": page.content_type,
-                "truncated": len(part.text) < part.chars or not page.is_whole,
+                "truncated": part.end < part.chars or not page.is_whole,
             },
         )
 

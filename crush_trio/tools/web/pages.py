@@ -50,9 +50,10 @@ class Page:
 
 @attrs.frozen
 class Readable:
-    """A part of a readable text; ``chars`` counts the whole."""
+    """A part of a readable text; it ends behind character ``end`` of ``chars``."""
 
     text: str
+    end: int
     chars: int
     title: str = ""
 
@@ -112,8 +113,8 @@ async def readable(
         ToolProblem: That cannot be done either.
     """
     if mode == "html" or not page.is_html:
-        text = cleaned(page.text)
-        return Readable(cut(text[skip:], most), len(text))
+        part = cut(page.text[skip:], most)
+        return Readable(cleaned(part), skip + len(part), len(page.text))
     for attempt in (mode, "plain"):
         request = {"mode": attempt, "base": str(page.url), "skip": skip, "most": most}
         result = await context.processes.run_argv(
@@ -128,7 +129,7 @@ async def readable(
         head, newline, text = result.stdout.partition("\n")
         if result.exit_code == 0 and newline:
             said = json.loads(head)
-            return Readable(text, int(said["chars"]), str(said["title"]))
+            return Readable(text, skip + len(text), int(said["chars"]), str(said["title"]))
     raise ToolProblem(f"{page.url} cannot be made readable; ask for it with the format html.")
 
 

@@ -69,8 +69,9 @@ def converted(page: str, mode: str, base: str) -> tuple[str, str]:
     """Title and readable text of a page.
 
     Raises:
-        RecursionError, MemoryError: It is too much for a tree.
+        Exception: It is too much, or too odd, for one of the libraries; not in the mode plain.
     """
+    page = page.replace("<![", "<! [")  # to browsers a comment; the parser ends at most of them
     plain = _PlainReader()
     plain.feed(page)
     plain.close()
@@ -169,7 +170,7 @@ def main() -> None:
     page = sys.stdin.buffer.read().decode("utf-8", "replace")
     try:
         title, text = converted(page, request["mode"], request["base"])
-    except (RecursionError, MemoryError):
+    except Exception:  # whatever a page brings about in a library, it has text
         title, text = converted(page, "plain", request["base"])
     text = cleaned(text)
     head = json.dumps({"title": cleaned(title)[:300], "chars": len(text)})

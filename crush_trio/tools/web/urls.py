@@ -13,9 +13,8 @@ from typing import Final
 import attrs
 
 from crush_trio.http.hosts import Host, read_authority
+from crush_trio.limits import FETCH_URL_CHARS
 
-URL_CHARS: Final = 8_192
-"""A longer URL is refused."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>\?[^#]*)?(?:#.*)?",
@@ -57,8 +56,8 @@ def read_url(text: str) -> WebUrl:
         ValueError: It spells none that may be asked for; the text is one sentence.
     """
     text = text.strip(" \t\r\n")
-    if len(text) > URL_CHARS:
-        raise ValueError(f"the URL is longer than {URL_CHARS} characters")
+    if len(text) > FETCH_URL_CHARS:
+        raise ValueError(f"the URL is longer than {FETCH_URL_CHARS} characters")
     if _UNFIT.search(text):
         raise ValueError("the URL holds a space, a backslash or a control character")
     match = _URL.fullmatch(text)
@@ -87,7 +86,7 @@ def joined(base: WebUrl, location: str) -> WebUrl:
         ValueError: Nowhere that may be asked for; the text is one sentence.
     """
     location = location.strip(" \t")
-    if len(location) > URL_CHARS or _UNFIT.search(location):
+    if len(location) > FETCH_URL_CHARS or _UNFIT.search(location):
         raise ValueError("it leads to what is no URL")
     try:
         return read_url(urllib.parse.urljoin(str(base), location))

@@ -52,9 +52,8 @@ class WebFetchTool:
         page = await get_page(url, self.reach, within_s=limits.FETCH_S, any_host=True)
         part = await readable(page, "markdown", call, context, skip=skip)
         note = page_note(page, part, url, skip)
-        end = skip + len(part.text)
-        if end < part.chars:
-            note += f" For more, call web_fetch with offset {end}."
+        if part.end < part.chars:
+            note += f" For more, call web_fetch with offset {part.end}."
         title = f"Title: {part.title}\n" if part.title else ""
         content = framed(f"{title}{part.text}", page.url, "markdown" if page.is_html else "")
         return ToolResult(
