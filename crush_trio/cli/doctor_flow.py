@@ -14,6 +14,7 @@ from crush_trio import __version__, limits
 from crush_trio.cli import doctor_here as here
 from crush_trio.cli import exit_codes
 from crush_trio.cli.brought import bring_here
+from crush_trio.cli.doctor_sandbox import sandbox
 from crush_trio.cli.group import code_of
 from crush_trio.cli.link import Link, target_of
 from crush_trio.cli.options import ServerFlags
@@ -117,6 +118,7 @@ async def _here(flags: ServerFlags, wanted: Wanted, tell: Tell) -> Target | None
     if found.status == "fail":
         return None
     tell(await trio.to_thread.run_sync(here.configuration, wanted.cwd, target))
+    tell(await trio.to_thread.run_sync(sandbox, wanted.cwd, target))
     return target
 
 

@@ -15,6 +15,7 @@ NAMES: Final = (
     "data_dir",
     "socket",
     "configuration",
+    "sandbox",
     "server",
     "processes",
     "workspace",

@@ -120,7 +120,8 @@ class RunRecord:
     ``kind`` is prompt, summarize, shell, or agent: a sub-agent, whose ``parent_run`` is the run that
     called it. Tokens and cost are also those of its sub-agents. ``waiting_on`` says what an open run waits for:
     ``queue``, ``model``, ``tool:<name>``, ``retry``, ``summarize``, ``shell``; ``None`` otherwise.
-    ``first_seq`` and ``last_seq`` are its first and last event.
+    ``first_seq`` and ``last_seq`` are its first and last event. ``sandbox`` is the mode that its
+    commands run in, from its beginning on.
     """
 
     id: RunId
@@ -152,6 +153,7 @@ class RunRecord:
     first_seq: int = 0
     last_seq: int = 0
     deleted: bool = False
+    sandbox: str = "off"
 
 
 @attrs.frozen

@@ -239,6 +239,10 @@ class ServerKit:
             return self.setup(workspace).config
         return load_config(None, environ=os.environ, data_dir=self.data_dir)
 
+    def tidy(self) -> None:
+        """Remove what runs of an earlier server have left in the system's temporary directory."""
+        self._sandboxes.tidy()
+
     def processes(
         self, on_live: OnLive, folder: str, sandbox: Sandbox | None = None
     ) -> ProcessHost:

@@ -34,6 +34,7 @@ from crush_trio.server.edge.sockets import BoundSocket, TcpBind, UnixBind, bind,
 from crush_trio.server.edge.tokens import load_tokens
 from crush_trio.server.kit import ServerKit
 from crush_trio.server.options import ServeOptions
+from crush_trio.server.private_process import keep_private
 from crush_trio.server.providers.models import Models
 from crush_trio.server.routes import (
     agent,
@@ -93,6 +94,7 @@ class Stop:
 
 async def serve(options: ServeOptions) -> int:
     """Run a server until a signal, a ``stop`` or a dead store; its exit code (contract 6)."""
+    keep_private()
     stop = Stop(options.shutdown_timeout_s)
     failed: BaseException | None = None
     with contextlib.ExitStack() as cleanup:
@@ -131,17 +133,15 @@ async def _open_parts(
         async with server_cgroup(options.data_dir) as cgroup, Connections(ca_file) as connections:
             logger.info("tool processes are kept together by %s", process_control(cgroup))
             outputs = SpillArea(options.data_dir / "outputs")
-            yield (
-                store,
-                journal,
-                ServerKit(
-                    options.data_dir,
-                    outputs,
-                    Models(options.data_dir, connections),
-                    cgroup,
-                    Web(connections.certificates),
-                ),
+            kit = ServerKit(
+                options.data_dir,
+                outputs,
+                Models(options.data_dir, connections),
+                cgroup,
+                Web(connections.certificates),
             )
+            await trio.to_thread.run_sync(kit.tidy)
+            yield store, journal, kit
 
 
 async def _serve_with(

@@ -17,6 +17,7 @@ from crush_trio.agent.budget import Progress
 from crush_trio.agent.hooks import NoHooks
 from crush_trio.agent.ports import Hooks, Model, ProcessHost, Sandbox
 from crush_trio.agent.turn import TurnEnd
+from crush_trio.host import commits
 from crush_trio.host.home import Home
 from crush_trio.host.jobs.run_jobs import RunJobs
 from crush_trio.host.runs.live_output import LiveOutput
@@ -124,12 +125,17 @@ class Desk:
         return self.jobs.sandbox
 
     def open_processes(self) -> ProcessHost:
-        """The owner of the run's processes, made now."""
-        record = self.row.record
+        """The owner of the run's processes, made now; the record says what confines them."""
+        record, sandbox = self.row.record, self.jobs.sandbox
+        if sandbox is not None:
+            mode = sandbox.mode
+
+            def note(tx: Transaction) -> None:
+                commits.change_run(tx, record.id, sandbox=mode)
+
+            self.journal.stage(note)
         folder = f"{record.workspace_id}/{record.session_id}"
-        self.processes = self.home.kit.processes(
-            self.journal.record_processes, folder, self.jobs.sandbox
-        )
+        self.processes = self.home.kit.processes(self.journal.record_processes, folder, sandbox)
         return self.processes
 
     def outputs_at(self) -> Path | None:

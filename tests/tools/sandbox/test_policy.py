@@ -153,7 +153,7 @@ def answer(code: bytes, machine: str, number: int, *arguments: int) -> int:
     steps = [struct.unpack_from("=HBBI", code, at) for at in range(0, len(code), 8)]
     data = struct.pack("=II", number, syscalls.ARCHITECTURES[machine]) + bytes(8)
     data += b"".join(struct.pack("=Q", each) for each in (*arguments, *[0] * 6)[:6])
-    at = loaded = 0
+    at, loaded = 0, 0
     while True:
         operation, yes, no, operand = steps[at]
         at += 1
@@ -169,7 +169,8 @@ def answer(code: bytes, machine: str, number: int, *arguments: int) -> int:
             case 0x45:
                 at += yes if loaded & operand else no
             case 0x06:
-                return {0x7FFF0000: 0, 0x80000000: KILLED}.get(operand, operand & 0xFFFF)
+                meaning: dict[int, int] = {0x7FFF0000: 0, 0x80000000: KILLED}
+                return meaning.get(operand, operand & 0xFFFF)
 
 
 @pytest.mark.parametrize(("column", "machine"), list(enumerate(syscalls.ARCHITECTURES)))
