@@ -61,11 +61,11 @@ async def test_a_run_ends_after_its_hooks_have_ended_and_as_it_was_going_to(
     hooks = world.kit.hooks_given = SlowHooks("end", seconds=2)
     run = world.submit("hello")
     await hooks.reached.wait()
+    began = trio.current_time()
     await quiet()
     record = await world.record(run.id)
     assert (record.state, record.waiting_on) == (RunState.RUNNING, "hook")
     assert not world.kit.closing.is_set()  # its processes may still be started
-    began = trio.current_time()
     (record,) = await world.ended(run)
     assert trio.current_time() - began == pytest.approx(2)
     assert hooks.ended == [("completed", "answer to hello", "")]

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -159,8 +160,9 @@ async def test_hooks_are_told_of_the_call_and_heard_in_their_order(desk: Desk) -
         "exit 1",
         "yes | head -c 400000",
         "sleep 60",
-        timeout_s=0.5,
     )
+    slow = attrs.evolve(asked.hooks[-1], timeout_s=0.5)
+    asked = attrs.evolve(asked, hooks=(*asked.hooks[:-1], slow))
     said = await asked.before_tool("bash", {"command": "ls", "file_path": "a\ud800", "n": [1]})
     assert [(each.name, each.decision, each.halt, each.problem) for each in said] == [
         ("0", "deny", False, ""),
