@@ -16,10 +16,14 @@ MAYBE_MISSING = ("cal", "file", "rg", "tree")
 Trace = dict[str, tuple[int, int, bytes]]
 
 
-def lines_of(name: str) -> list[str]:
-    """The command lines of a corpus."""
+def lines_of(name: str, section: str = "") -> list[str]:
+    """The command lines of a corpus, or of those of its sections that are called so."""
     found = []
+    title = ""
     for line in (HERE / name).read_text().split("\n"):
+        title = line[3:] if line.startswith("## ") else title
+        if section not in title:
+            continue
         if line.startswith('"') and line.endswith('"') and len(line) > 1:
             found.append(_json_or_raw(line))
         elif line and not line.startswith("# ") and not line.startswith("##"):

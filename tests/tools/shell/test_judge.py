@@ -10,9 +10,9 @@ import pytest
 
 from crush_trio.limits import SAFE_COMMAND_BYTES, SAFE_COMMAND_STEPS
 from crush_trio.tools.processes.environment import tool_environment
-from crush_trio.tools.shell.grammar import described
+from crush_trio.tools.shell.grammar import agrees, described
 from crush_trio.tools.shell.judge import Judgement, SafeLine, judge
-from crush_trio.tools.shell.plain import NotPlain, read_plain
+from crush_trio.tools.shell.plain import NotPlain, Step, read_plain
 from crush_trio.tools.shell.safe_git import hardened_environment
 from crush_trio.tools.shell.safe_run import safe_argv, safe_environment
 from tests.tools.shell.jail import build_jail, jail_path, lines_of, trace_of
@@ -206,6 +206,17 @@ def test_bash_reads_a_plain_line_as_we_do(tmp_path: Path) -> None:
             assert all(argv in argvs for argv in found), line
         else:
             assert sorted(found) == sorted(argvs), line
+
+
+def test_either_reading_alone_sees_an_expansion() -> None:
+    lines = lines_of("unsafe_commands.txt", "Substitution")
+    assert len(lines) > 50
+    for line in lines:
+        with pytest.raises(NotPlain):
+            read_plain(line)
+        words = tuple(line.split())
+        assert not agrees(line, (Step("", words),)), line
+        assert not agrees(line, (Step("", tuple(word.strip("\"'") for word in words)),)), line
 
 
 def test_no_line_breaks_the_reading(root: Path) -> None:
