@@ -151,6 +151,7 @@ LAUNCHER_ANSWERS_S = 2.85  # a launcher silent for so long after a kill is kille
 SANDBOX_PROBE_S = 5.0  # to try once whether commands can be confined; then this way is not used
 SANDBOX_PROBE_AGAIN_S = 10.0  # a machine that could not confine commands is tried again after it
 SANDBOX_PROCESSES = 2048  # a sandboxed user's processes beyond the machine's; then fork fails
+SANDBOX_MEMORY_SHARE = 0.75  # of the machine's, for a sandboxed command in a cgroup; then it dies
 SANDBOX_TMP_REMOVE_S = 0.4  # to remove a run's temporary files; then it goes on in its thread
 CGROUP_PROBE_S = 2.0  # to try at start whether a cgroup can be used; then the subreaper is
 KILLED_DIES_S = 0.1  # a killed process is looked for this long; then it is named as left

@@ -165,6 +165,9 @@ def make_server_cgroup(data_dir: Path) -> Cgroup | None:
             (data_dir / NOTE).unlink(missing_ok=True)
         return None
     if _can_be_entered(made.path):
+        for controller in ("+pids", "+memory"):  # for bounds of sandboxed commands
+            with contextlib.suppress(OSError):  # not there for us: others bound them, or nobody
+                (made.path / "cgroup.subtree_control").write_text(controller)
         return made
     made.remove()
     (data_dir / NOTE).unlink(missing_ok=True)

@@ -311,8 +311,10 @@ def is_init(pid: int) -> bool:
     return len(pids) > 1 and pids[-1] == b"1"
 
 
-def confined(argv: list[str], sandbox: tuple[str, str]) -> list[str]:
+def confined(argv: list[str], group: str, sandbox: tuple[str, str]) -> list[str]:
     """Shut this process in as planned; what it is to become then.
+
+    Bounds of its cgroup are set where the kernel has them there.
 
     Raises:
         OSError: It could not be done.
@@ -325,6 +327,8 @@ def confined(argv: list[str], sandbox: tuple[str, str]) -> list[str]:
     SourceFileLoader("confine", sandbox[0]).exec_module(module)
     with open(int(sandbox[1]), "rb") as file:
         plan = marshal.load(file)  # made by the same interpreter
+    for name, bound in plan["group"].items() if group else ():
+        write(f"{group}/{name}", bound)
     wrapped: list[str] = module.enter(plan, argv)
     return wrapped
 
@@ -343,7 +347,7 @@ def become(argv: list[str], group: str, sandbox: tuple[str, str]) -> None:
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if sandbox[0]:
-            argv = confined(argv, sandbox)
+            argv = confined(argv, group, sandbox)
         os.execvpe(argv[0], argv, os.environ)
     except FileNotFoundError:
         code = 127

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import attrs
 
 from crush_trio.agent.ports import Sandbox
-from crush_trio.limits import SANDBOX_PROCESSES
+from crush_trio.limits import SANDBOX_MEMORY_SHARE, SANDBOX_PROCESSES
 from crush_trio.tools.sandbox import bubblewrap
 from crush_trio.tools.sandbox.filter import program
 
@@ -55,6 +55,7 @@ def plan_for(mechanism: Mechanism, sandbox: Sandbox, *, private_tmp: Path, cwd: 
             "wrap": wrap,
             "filter": program(os.uname().machine, map(int, families)),
             "limits": {"RLIMIT_CORE": 0, "RLIMIT_NPROC": _processes_now() + SANDBOX_PROCESSES},
+            "group": {"pids.max": str(SANDBOX_PROCESSES), "memory.max": str(_memory_bytes())},
             "network": sandbox.network,
             "hidden": [*map(str, sandbox.hidden), "/dev"],
             "readable": [*map(str, sandbox.readable), str(sandbox.workspace)],
@@ -63,6 +64,10 @@ def plan_for(mechanism: Mechanism, sandbox: Sandbox, *, private_tmp: Path, cwd: 
             "capabilities": list(bubblewrap.KEPT_CAPABILITIES),
         }
     )
+
+
+def _memory_bytes() -> int:
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * SANDBOX_MEMORY_SHARE)
 
 
 def _processes_now() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -16,8 +17,10 @@ import trio
 
 from crush_trio.agent.ports import ShellResult
 from crush_trio.protocol.errors import Refused
+from crush_trio.tools.processes.cgroup import Cgroup
 from crush_trio.tools.processes.run_processes import RunProcesses
 from crush_trio.tools.processes.spill import SpillArea
+from crush_trio.tools.sandbox import plan
 from crush_trio.tools.sandbox.confinement import Confinement, remove_private
 from crush_trio.tools.sandbox.mechanism import VARIABLE, Found, Mechanisms
 from crush_trio.tools.sandbox.plan import Mechanism
@@ -144,6 +147,39 @@ def _running(command: str) -> bool:
         except OSError:
             continue
     return False
+
+
+BOMB = (
+    "import os, time\n"
+    "made = 0\n"
+    "try:\n"
+    "    while made < 5000 and (os.fork() or time.sleep(60) or True):\n"
+    "        made += 1\n"
+    "except OSError as problem:\n"
+    "    print(problem.errno)\n"
+)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="RLIMIT_NPROC does not hold root back")
+async def test_processes_without_end_come_to_one(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "SANDBOX_PROCESSES", 20)
+    result = await shell(f"python3 -c '{BOMB}'")
+    assert result.stdout == f"{errno.EAGAIN}\n"
+    assert (await shell.processes.aclose()).left == ()
+
+
+async def test_a_sandboxed_command_is_bounded_in_its_cgroup(world: World, mechanism: str) -> None:
+    folder = world.root / "group"  # stands in for a cgroup whose files can be written
+    folder.mkdir()
+    confinement = world.confinement(mechanism, world.sandbox())
+    processes = RunProcesses(SpillArea(world.root / "s"), None, "", Cgroup(folder), confinement)
+    assert (await Shell(world, processes)("true")).exit_code == 0
+    await processes.aclose()
+    (made,) = folder.iterdir()
+    assert (made / "pids.max").read_text() == str(plan.SANDBOX_PROCESSES)
+    assert int((made / "memory.max").read_text()) > 0
 
 
 # --- never without ---------------------------------------------------------------------------
