@@ -52,7 +52,10 @@ class World:
             self.store = MemoryStore(publish=lambda ws, events: self.journal.publish(ws, events))
         async with open_host(self.store, self.journal, self.kit, self.options) as host:
             self.host = host
-            yield self
+            try:
+                yield self
+            finally:
+                self.store.resume()  # a test that failed meanwhile is not to hang
 
     async def start(self) -> None:
         """Open the workspace and make a session."""
