@@ -42,6 +42,10 @@ def resolve_place(text: str, workspace: Path) -> Place:
         path = Path(os.path.realpath(root / os.path.expanduser(text)))
     except (OSError, ValueError) as problem:
         raise ToolProblem(f"cannot resolve the path {text!r}: {problem}") from problem
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as problem:  # nothing could be said or stored about it
+        raise ToolProblem(f"the name of {text!r} is not UTF-8; use bash to rename it") from problem
     return Place(path, path.is_relative_to(root), root)
 
 

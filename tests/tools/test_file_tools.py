@@ -12,8 +12,8 @@ import trio
 
 from crush_trio.agent.ports import Decision, FileChange, Tool
 from crush_trio.limits import EDIT_FILE_BYTES, VIEW_LINE_CHARS, VIEW_LINES, VIEW_SECTION_BYTES
+from crush_trio.tools.files.difference import difference
 from crush_trio.tools.files.edit import EditTool
-from crush_trio.tools.files.edits import difference
 from crush_trio.tools.files.multiedit import MultiEditTool
 from crush_trio.tools.files.view import ViewTool
 from crush_trio.tools.files.write import WriteTool
@@ -122,6 +122,8 @@ async def test_an_image_becomes_a_media_result(desk: Desk) -> None:
     desk.write("a.png", PNG)
     result = await desk.call(ViewTool(), file_path="a.png")
     assert (result.mime_type, base64.b64decode(result.data)) == ("image/png", PNG)
+    desk.write("c.dat", PNG)
+    assert (await desk.call(ViewTool(), file_path="c.dat")).mime_type == "image/png"
     desk.write("b.png", "no image\n")
     assert "1|no image" in (await desk.call(ViewTool(), file_path="b.png")).content
 
@@ -306,6 +308,7 @@ async def test_edit_replaces_the_one_place_and_says_what_it_did(desk: Desk) -> N
     assert result.metadata == {
         "additions": 1,
         "removals": 1,
+        "diff": "--- a/e.py\n+++ b/e.py\n@@ -1,2 +1,2 @@\n a = 1\n-b = 2\n+b = 3\n",
         "old_content": "a = 1\nb = 2\n",
         "new_content": "a = 1\nb = 3\n",
     }

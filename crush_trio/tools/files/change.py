@@ -10,7 +10,7 @@ import trio
 
 from crush_trio.agent.ports import FileChange, PermissionAsk, ToolContext, ToolResult
 from crush_trio.tools.arguments import ToolProblem, demand
-from crush_trio.tools.files.edits import Difference, difference
+from crush_trio.tools.files.difference import Difference, difference
 from crush_trio.tools.files.landing import Version
 from crush_trio.tools.files.text_file import BOM, TextFile, read_text, replace_file
 from crush_trio.tools.paths import FILE_WORK, Place, place_of
@@ -41,11 +41,15 @@ class Target:
 
 @attrs.frozen
 class Written:
-    """A file that was written: its contents before and after, how they differ, its new mtime."""
+    """A file that was written: its contents before and after, how they differ, and when that was.
+
+    ``note`` is a sentence the model should know besides, or empty.
+    """
 
     change: FileChange
     difference: Difference
     at_ns: int
+    note: str = ""
 
 
 async def look_at(file_path: str, context: ToolContext) -> Target:
@@ -69,26 +73,35 @@ def _read(path: Path) -> TextFile | None:
     return read_text(path)
 
 
-def demand_fresh(target: Target, context: ToolContext) -> None:
+def demand_fresh(target: Target, context: ToolContext, *, whole: bool = False) -> None:
     """An existing file must have been read in this session and not been changed since.
+
+    Args:
+        whole: All of it will be replaced. An edit is applied to what the file holds now, so there
+            it is enough that nobody has written into it; here what was put in its place with an
+            old time (``mv``, ``cp -p``) would be lost, so any change counts, its mode included.
 
     Raises:
         ToolProblem: It was not, or was.
     """
-    demand_fresh_version(target.path, None if target.old is None else target.old.version, context)
+    found = None if target.old is None else target.old.version
+    demand_fresh_version(target.path, found, context, whole=whole)
 
 
-def demand_fresh_version(path: str, found: Version | None, context: ToolContext) -> None:
+def demand_fresh_version(
+    path: str, found: Version | None, context: ToolContext, *, whole: bool = True
+) -> None:
     """The same for a file of any kind, by its state; ``None``: there is no such file."""
     if found is None:
         return
     read_ns = context.last_read(path)
     if read_ns is None:
         raise ToolProblem(NOT_READ)
-    if found.mtime_ns > read_ns:
+    changed_ns = found.changed_ns if whole else found.mtime_ns
+    if changed_ns > read_ns:
         raise ToolProblem(
             f"file {path} has been modified since it was last read "
-            f"(modified {_clock(found.mtime_ns)}, last read {_clock(read_ns)}). View it again first"
+            f"(modified {_clock(changed_ns)}, last read {_clock(read_ns)}). View it again first"
         )
 
 
@@ -127,15 +140,23 @@ async def change(target: Target, text: str, tool_name: str, context: ToolContext
     found = await trio.to_thread.run_sync(
         difference, target.shown, before or "", after, limiter=FILE_WORK
     )
-    return Written(FileChange(target.path, before, after), found, written_ns)
+    note = ""
+    if old is not None and old.links > 1:
+        note = (
+            f"Note: the file has {old.links - 1} other names (hard links), which keep the old text."
+        )
+    return Written(FileChange(target.path, before, after), found, written_ns, note)
 
 
 def changed_result(sentence: str, made: Written, **metadata: object) -> ToolResult:
     """The result of a call that has written one file; ``metadata`` besides the counts."""
-    counts = {"additions": made.difference.additions, "removals": made.difference.removals}
+    found = made.difference
+    shown = {"additions": found.additions, "removals": found.removals, "diff": found.diff}
+    if made.note:
+        sentence += f"\n{made.note}"
     return ToolResult(
         content=f"<result>\n{sentence}\n</result>\n",
-        metadata=counts | metadata,
+        metadata=shown | metadata,
         read_paths=(made.change.path,),
         read_at_ns=made.at_ns,
         changes=(made.change,),

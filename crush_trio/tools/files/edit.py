@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import trio
+
 from crush_trio.agent.ports import ToolCall, ToolContext, ToolResult, ToolSpec
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered
 from crush_trio.tools.files.change import change, changed_result, demand_fresh, look_at
 from crush_trio.tools.files.edits import TOLERANT_NOTE, edit_file
+from crush_trio.tools.paths import FILE_WORK
 
 _SPEC = ToolSpec(
     name="edit",
@@ -49,7 +54,8 @@ class EditTool:
             raise ToolProblem(f"file not found: {target.path}")
         else:
             demand_fresh(target, context)
-            edited = edit_file(target.old, old, new, everywhere=everywhere)
+            work = partial(edit_file, target.old, old, new, everywhere=everywhere)
+            edited = await trio.to_thread.run_sync(work, limiter=FILE_WORK)  # may take seconds
             text = edited.text
             note = f"\n{TOLERANT_NOTE}" if edited.tolerant else ""
         made = await change(target, text, "edit", context)

@@ -1,13 +1,11 @@
-"""Replacing text in text: exactly, else forgiving about white space; and what that changed."""
+"""Replacing text in text: exactly, else forgiving about white space."""
 
 from __future__ import annotations
 
-import difflib
-import re
+from collections.abc import Iterable
 
 import attrs
 
-from crush_trio.limits import DIFF_LINES
 from crush_trio.tools.arguments import ToolProblem
 from crush_trio.tools.files.text_file import TextFile
 
@@ -20,7 +18,6 @@ AMBIGUOUS = (
     "replace_all to true"
 )
 NO_CHANGE = "the new content is the same as the old content; nothing was changed"
-_CONTEXT = 3  # lines shown around a change
 TOLERANT_NOTE = "Note: old_string matched only after ignoring differences in whitespace."
 
 
@@ -30,15 +27,6 @@ class Edited:
 
     text: str
     tolerant: bool = False
-
-
-@attrs.frozen
-class Difference:
-    """Lines added and removed between two texts, and a unified diff unless it is too large."""
-
-    additions: int
-    removals: int
-    diff: str
 
 
 def replace_once(text: str, old: str, new: str, *, everywhere: bool = False) -> Edited:
@@ -82,25 +70,41 @@ def _replace_tolerant(text: str, old: str, new: str) -> Edited:
     First trailing white space is ignored, then the indentation, too, if all lines differ by the
     same one; the new lines are then indented like the place.
     """
-    lines = split_lines(text)
-    wanted = old.strip("\n").split("\n")
+    lines, wanted = text.split("\n"), old.strip("\n").split("\n")
+    whole = not lines[-1] and bool(lines.pop() == "")  # the last line is ended, too
     if not any(line.strip() for line in wanted):
         raise ToolProblem(NOT_FOUND)
     for strip in (str.rstrip, str.strip):
-        keys = [strip(line) for line in lines]
-        goal = [strip(line) for line in wanted]
-        places = [
-            at for at in range(len(keys) - len(goal) + 1) if keys[at : at + len(goal)] == goal
-        ]
-        if len(places) > 1:
-            raise ToolProblem(AMBIGUOUS)
-        if places:
-            end = places[0] + len(goal)
-            here = lines[places[0] : end]
+        first = _only_place(map(strip, lines), map(strip, wanted))
+        if first is not None:
+            behind = first + len(wanted)
+            here = lines[first:behind]
+            ended = whole or behind < len(lines)
+            begin = sum(map(len, lines[:first])) + first
+            end = begin + sum(map(len, here)) + len(here) - (not ended)
             body = _indented_like(new.strip("\n"), wanted, here)
-            tail = "\n" if here[-1].endswith("\n") and body else ""
-            return Edited("".join([*lines[: places[0]], body, tail, *lines[end:]]), tolerant=True)
+            body += "\n" if ended and body else ""
+            if here[0].endswith("\r"):  # of a file with mixed line ends: those of the place count
+                body = body.replace("\n", "\r\n")
+            return Edited(text[:begin] + body + text[end:], tolerant=True)
     raise ToolProblem(NOT_FOUND)
+
+
+def _only_place(lines: Iterable[str], wanted: Iterable[str]) -> int | None:
+    """The number of the line at which ``wanted`` stands in ``lines``; ``None`` if it does not.
+
+    As a search in text, which takes time in proportion to it, however alike the lines are.
+
+    Raises:
+        ToolProblem: It stands there more than once.
+    """
+    text, goal = ("\n".join(["", *some, ""]) for some in (lines, wanted))
+    at = text.find(goal)
+    if at < 0:
+        return None
+    if text.find(goal, at + 1) >= 0:
+        raise ToolProblem(AMBIGUOUS)
+    return text.count("\n", 0, at)
 
 
 def _indented_like(new: str, wanted: list[str], here: list[str]) -> str:
@@ -118,46 +122,3 @@ def _indented_like(new: str, wanted: list[str], here: list[str]) -> str:
 
 def _indent(line: str) -> str:
     return line[: len(line) - len(line.lstrip(" \t"))]
-
-
-def difference(path: str, before: str, after: str) -> Difference:
-    """What changed between two texts. May take a second: call it in a worker thread."""
-    old, new = split_lines(before), split_lines(after)
-    shortest = min(len(old), len(new))
-    head = next((i for i in range(shortest) if old[i] != new[i]), shortest)
-    rest = shortest - head
-    tail = next((i for i in range(rest) if old[-1 - i] != new[-1 - i]), rest)
-    removals, additions = len(old) - head - tail, len(new) - head - tail
-    if removals + additions > DIFF_LINES:
-        return Difference(additions, removals, f"(over {DIFF_LINES} lines: no diff was made)\n")
-    # Only the part that differs is compared, with the context a hunk shows around it.
-    skipped, end = max(0, head - _CONTEXT), max(0, tail - _CONTEXT)
-    lines = list(
-        difflib.unified_diff(
-            old[skipped : len(old) - end], new[skipped : len(new) - end], f"a/{path}", f"b/{path}"
-        )
-    )
-    body = [_moved(line, skipped) for line in lines[2:]]
-    return Difference(
-        sum(line.startswith("+") for line in body),
-        sum(line.startswith("-") for line in body),
-        "".join(map(_ended, lines[:2] + body)),
-    )
-
-
-def _moved(line: str, by: int) -> str:
-    """A hunk's header with both its line numbers moved; other lines as they are."""
-    if not line.startswith("@@"):
-        return line
-    return re.sub(r"([-+])(\d+)", lambda m: f"{m[1]}{int(m[2]) + by}", line)
-
-
-def _ended(line: str) -> str:
-    return line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
-
-
-def split_lines(text: str) -> list[str]:
-    """Lines with their ends; only a newline ends one, as in editors and git."""
-    *lines, last = text.split("\n")
-    ended = [f"{line}\n" for line in lines]
-    return [*ended, last] if last else ended

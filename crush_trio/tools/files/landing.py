@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
+import sys
 from pathlib import Path
 
 import attrs
@@ -21,11 +23,18 @@ class Version:
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int = 0
+
+    @property
+    def changed_ns(self) -> int:
+        """When anything about the file changed last, its name included: a time that programs
+        cannot set, as they can its modification time."""
+        return max(self.mtime_ns, self.ctime_ns)
 
 
 def version_of(found: os.stat_result) -> Version:
     """The state that a ``stat`` saw."""
-    return Version(found.st_ino, found.st_size, found.st_mtime_ns)
+    return Version(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 class Landing:
@@ -63,11 +72,13 @@ class Landing:
         self._file.write(data)
 
     def commit(self) -> int:
-        """Put it in its place, synced, with the old file's mode and owner: readers and a crash
-        meet the old contents or all of the new ones.
+        """Put it in its place, synced, with the old file's mode, owner and attributes: readers
+        and a crash meet the old contents or all of the new ones.
+
+        Other names of the old file (hard links) keep the old contents.
 
         Returns:
-            Its modification time, in unix ns.
+            When it was changed last, by this, in unix ns.
 
         Raises:
             ToolProblem: The file there is in another state by now.
@@ -78,14 +89,14 @@ class Landing:
         self._file.flush()
         self._take_over(fd)
         os.fsync(fd)
-        written_ns = os.fstat(fd).st_mtime_ns
-        if self._expected is None:
-            # `link` refuses where `rename` would replace what appeared meanwhile.
-            os.link(self._name, self._path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        written = version_of(os.fstat(fd))
+        if self._expected is None and self._link():
             os.unlink(self._name, dir_fd=directory)
         else:
             os.rename(self._name, self._path.name, src_dir_fd=directory, dst_dir_fd=directory)
         self._name = None
+        landed = version_of(os.fstat(fd))  # to be given its name was a change, too
+        written_ns = (landed if landed.mtime_ns == written.mtime_ns else written).changed_ns
         with contextlib.suppress(PermissionError):  # a directory that may be written, not read
             sync_directory(directory)
         return written_ns
@@ -104,8 +115,26 @@ class Landing:
         os.close(self._directory)
         self._directory = -1
 
+    def _link(self) -> bool:
+        """Give it its name, which nothing may have; whether the file system has such links.
+
+        `link` refuses where `rename` would replace what appeared meanwhile.
+        """
+        assert self._name is not None
+        at = self._directory
+        try:
+            os.link(self._name, self._path.name, src_dir_fd=at, dst_dir_fd=at)
+        except OSError as problem:
+            if problem.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            return False
+        return True
+
     def _take_over(self, fd: int) -> None:
-        """Check that the old file is still the expected one; take its mode and owner."""
+        """Check that the old file is still the expected one; take its mode, owner, attributes.
+
+        Not the bits that let it run as somebody else: writing into a file clears them, too.
+        """
         try:
             found = os.stat(self._path.name, dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -116,4 +145,19 @@ class Landing:
         if found is not None:
             with contextlib.suppress(PermissionError):  # another's file: the new one is ours
                 os.fchown(fd, found.st_uid, found.st_gid)
-            os.fchmod(fd, stat.S_IMODE(found.st_mode))
+            os.fchmod(fd, stat.S_IMODE(found.st_mode) & ~(stat.S_ISUID | stat.S_ISGID))
+            with contextlib.suppress(OSError):  # no such attributes here, or not for us
+                self._take_attributes(fd)
+
+    def _take_attributes(self, fd: int) -> None:
+        """Copy access control lists and what users have noted on the old file (Linux)."""
+        if sys.platform != "linux":
+            return
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        old = os.open(self._path.name, flags, dir_fd=self._directory)
+        try:
+            for name in os.listxattr(old):
+                if name == "system.posix_acl_access" or name.startswith("user."):
+                    os.setxattr(fd, name, os.getxattr(old, name))
+        finally:
+            os.close(old)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import trio
 
 from crush_trio.agent.ports import ToolCall, ToolContext, ToolResult, ToolSpec
 from crush_trio.tools import arguments
@@ -14,6 +15,7 @@ from crush_trio.tools.files.change import Target, change, changed_result, demand
 from crush_trio.tools.files.edits import TOLERANT_NOTE, edit_file
 from crush_trio.tools.files.landing import Version
 from crush_trio.tools.files.text_file import TextFile
+from crush_trio.tools.paths import FILE_WORK
 
 _EDIT: dict[str, Any] = arguments.schema(
     ("old_string", "new_string"),
@@ -64,7 +66,7 @@ class MultiEditTool:
         if not creates and target.old is None:
             raise ToolProblem(f"file not found: {target.path}")
         demand_fresh(target, context)
-        done = _apply(edits, target)
+        done = await trio.to_thread.run_sync(_apply, edits, target, limiter=FILE_WORK)
         if not done.applied or (target.old is not None and done.text == target.old.text):
             reasons = "; ".join(f"edit {one['index']}: {one['error']}" for one in done.failed)
             raise ToolProblem(f"no edit was applied to {target.path}. {reasons}".rstrip())

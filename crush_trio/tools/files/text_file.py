@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
@@ -24,13 +25,15 @@ _SNIFF_BYTES = 8_192
 class TextFile:
     """A file as text: line ends as they are, the byte order mark apart.
 
-    ``crlf``: every line ends in CRLF, so that what is added should, too.
+    ``crlf``: every line ends in CRLF, so that what is added should, too. ``links`` counts the
+    file's names (hard links).
     """
 
     text: str
     bom: bool
     crlf: bool
     version: Version
+    links: int = 1
 
     @property
     def whole(self) -> str:
@@ -89,30 +92,36 @@ def read_text(path: Path) -> TextFile | None:
             data = file.read(EDIT_FILE_BYTES + 1)
     except FileNotFoundError:
         return None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ToolProblem(
+            f"{path} is UTF-16 or UTF-32 text; only UTF-8 can be edited with this tool"
+        )
     if looks_binary(data):
         raise ToolProblem(f"{path} is a binary file")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as problem:
-        raise ToolProblem(f"{path} is not UTF-8 text (byte {problem.start})") from problem
+        at = problem.start
+        said = f"{path} is not UTF-8 text (byte {at}); only UTF-8 can be edited with this tool"
+        raise ToolProblem(said) from problem
     bom = text.startswith(BOM)
     text = text.removeprefix(BOM)
     crlf = "\n" in text and text.count("\r\n") == text.count("\n")
-    return TextFile(text, bom, crlf, version_of(found))
+    return TextFile(text, bom, crlf, version_of(found), found.st_nlink)
 
 
 def replace_file(path: Path, content: str, expected: Version | None) -> int:
     """Put ``content`` at this resolved path in one step; blocks on the disk.
 
-    A new file is written beside it, synced, given the old one's mode and owner, and renamed
-    over it, so a reader or a crash meets the old contents or the new ones. Missing directories
-    are made.
+    A new file is written beside it, synced, given the old one's mode, owner and attributes, and
+    renamed over it, so a reader or a crash meets the old contents or the new ones. Missing
+    directories are made.
 
     Args:
         expected: The state the caller has seen; ``None``: there is no such file.
 
     Returns:
-        The new file's modification time, in unix ns.
+        When that changed the file, in unix ns.
 
     Raises:
         ToolProblem: The file is in another state by now, or no UTF-8 text can hold ``content``.

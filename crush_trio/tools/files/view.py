@@ -20,6 +20,7 @@ from crush_trio.limits import (
 )
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered, demand
+from crush_trio.tools.files.landing import version_of
 from crush_trio.tools.files.text_file import looks_binary, open_regular
 from crush_trio.tools.paths import FILE_WORK, Place, place_of
 from crush_trio.tools.sandbox.demands import demand_readable
@@ -40,10 +41,11 @@ _SPEC = ToolSpec(
 _IMAGES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
-    b"GIF8": "image/gif",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
     b"RIFF": "image/webp",
 }
-_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp"})
+NUL_SIGN = "\u2400"  # some providers refuse a request with a NUL in it
 COARSE_CLOCK_NS = 10_000_000
 """File times may lag behind the clock by a kernel tick. A read is dated back by this much, so
 that a change right after it is newer than it."""
@@ -52,11 +54,14 @@ _MANY = 10**9  # beyond any line number that can be reached
 
 @attrs.frozen
 class Section:
-    """Consecutive lines of a file, ``more`` if others follow; the file's modification time."""
+    """Consecutive lines of a file, ``more`` if others follow, or the image that it is; and when
+    the file was changed last.
+    """
 
     lines: tuple[str, ...]
     more: bool
-    mtime_ns: int
+    changed_ns: int
+    image: ToolResult | None = None
 
 
 class ViewTool:
@@ -83,15 +88,14 @@ class ViewTool:
         path = str(place.path)
         began_ns = time.time_ns()
         try:
-            if place.path.suffix.lower() in _IMAGE_SUFFIXES:
-                image = await trio.to_thread.run_sync(_image, place.path, limiter=FILE_WORK)
-                if image is not None:
-                    return attrs.evolve(image, read_paths=(path,), read_at_ns=began_ns)
             section = await trio.to_thread.run_sync(
-                read_section, place.path, offset, limit, limiter=FILE_WORK
+                _look, place.path, offset, limit, limiter=FILE_WORK
             )
         except FileNotFoundError:
             raise ToolProblem(f"File not found: {path}") from None
+        read_at_ns = max(section.changed_ns, began_ns - COARSE_CLOCK_NS)
+        if section.image is not None:
+            return attrs.evolve(section.image, read_paths=(path,), read_at_ns=read_at_ns)
         body = "\n".join(f"{n:6}|{line}" for n, line in enumerate(section.lines, offset + 1))
         last = offset + len(section.lines)
         if section.more:
@@ -102,7 +106,7 @@ class ViewTool:
             content=f"<file>\n{body}\n</file>\n",
             metadata={"file_path": path, "content": "\n".join(section.lines)},
             read_paths=(path,),
-            read_at_ns=max(section.mtime_ns, began_ns - COARSE_CLOCK_NS),
+            read_at_ns=read_at_ns,
         )
 
 
@@ -123,6 +127,11 @@ def _ask(place: Place, params: dict[str, object]) -> PermissionAsk:
     )
 
 
+def _look(path: Path, offset: int, limit: int) -> Section:
+    """An image, whatever the file is called, or a section of the text; blocks on the disk."""
+    return _image(path) or read_section(path, offset, limit)
+
+
 def read_section(path: Path, offset: int, limit: int) -> Section:
     """Up to ``limit`` lines after the first ``offset``; blocks on the disk.
 
@@ -137,13 +146,13 @@ def read_section(path: Path, offset: int, limit: int) -> Section:
         if looks_binary(file.peek(1)):
             raise ToolProblem(f"{path} is a binary file; view shows text and images")
         lines: list[str] = []
-        mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+        changed_ns = version_of(os.fstat(file.fileno())).changed_ns
         size = scanned = number = 0
         while True:
             # A few bytes more than a shown line can have, so that a cut is seen as one.
             raw = file.readline(VIEW_LINE_CHARS * 4 + 2)
             if not raw or len(lines) == limit or size >= VIEW_SECTION_BYTES:
-                return Section(tuple(lines), bool(raw), mtime_ns)
+                return Section(tuple(lines), bool(raw), changed_ns)
             scanned += len(raw)
             whole = raw
             while whole and not whole.endswith(b"\n") and scanned <= VIEW_SCAN_BYTES:
@@ -155,7 +164,7 @@ def read_section(path: Path, offset: int, limit: int) -> Section:
                 size += len(shown.encode("utf-8", "replace")) + 1
             number += 1
             if scanned > VIEW_SCAN_BYTES and lines:
-                return Section(tuple(lines), True, mtime_ns)
+                return Section(tuple(lines), True, changed_ns)
             if scanned > VIEW_SCAN_BYTES:
                 raise ToolProblem(
                     f"offset {offset} of {path} lies more than {VIEW_SCAN_BYTES} bytes into the "
@@ -165,21 +174,25 @@ def read_section(path: Path, offset: int, limit: int) -> Section:
 
 def _line(raw: bytes) -> str:
     line = raw.rstrip(b"\r\n").decode("utf-8", "replace").removeprefix("\ufeff")
+    line = line.replace("\0", NUL_SIGN)
     return line if len(line) <= VIEW_LINE_CHARS else line[:VIEW_LINE_CHARS] + "..."
 
 
-def _image(path: Path) -> ToolResult | None:
+def _image(path: Path) -> Section | None:
     """The image as a result; ``None`` if its bytes are of no known kind."""
     with open_regular(path) as file:
+        head = file.peek(12)
+        kind = next((mime for magic, mime in _IMAGES.items() if head.startswith(magic)), None)
+        if kind is None or (kind == "image/webp" and head[8:12] != b"WEBP"):
+            return None
+        changed_ns = version_of(os.fstat(file.fileno())).changed_ns
         data = file.read(VIEW_IMAGE_BYTES + 1)
-    kind = next((mime for magic, mime in _IMAGES.items() if data.startswith(magic)), None)
-    if kind is None or (kind == "image/webp" and data[8:12] != b"WEBP"):
-        return None
     if len(data) > VIEW_IMAGE_BYTES:
         raise ToolProblem(f"{path} is an image over {VIEW_IMAGE_BYTES} bytes; it is not shown")
-    return ToolResult(
+    shown = ToolResult(
         content=f"Loaded {kind} content",
         metadata={"file_path": str(path), "content": ""},
         data=base64.b64encode(data).decode("ascii"),
         mime_type=kind,
     )
+    return Section((), False, changed_ns, shown)

@@ -35,7 +35,7 @@ class WriteTool:
         """Write the file after freshness and permission were checked."""
         target = await look_at(arguments.text(call, "file_path"), context)
         content = arguments.text(call, "content")
-        demand_fresh(target, context)
+        demand_fresh(target, context, whole=True)
         if target.old is not None:
             content = content.removeprefix(BOM)
             if target.old.crlf:
@@ -46,4 +46,4 @@ class WriteTool:
                 )
         made = await change(target, content, "write", context)
         sentence = f"File successfully written: {target.path}"
-        return changed_result(sentence, made, diff=made.difference.diff)
+        return changed_result(sentence, made)
