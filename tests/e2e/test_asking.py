@@ -386,5 +386,5 @@ def test_a_run_that_may_ask_nobody_looks_around_and_changes_nothing(
     assert done.returncode == 3, done.stderr
     assert json.loads(done.stdout.split("\n")[-2])["denied"] == 2
     assert "marmot.py" in done.stdout
-    assert "because of the character '*'" in done.stdout
+    assert "in it is the character '*'" in done.stdout
     assert not (project / "made").exists()

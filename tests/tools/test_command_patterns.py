@@ -143,4 +143,4 @@ def test_a_denied_command_is_found_wherever_a_shell_would_find_it(root: Path) ->
 def test_a_refusal_says_why_the_line_needed_permission(root: Path) -> None:
     decision = decide(ask("find . -delete", root), "deny", [], [], workspace=root)
     assert decision is not None
-    assert "because of the argument '-delete' of find" in decision.reason
+    assert "What needs permission in it is the argument '-delete' of find." in decision.reason

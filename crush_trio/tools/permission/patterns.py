@@ -137,10 +137,10 @@ def decide(
         return Decision(True)
     if mode == "ask":
         return None
-    why = f" (it needs permission because of {_shortened(ask.why)})" if ask.why else ""
+    why = f"What needs permission in it is {_shortened(ask.why)}. " if ask.why else ""
     return Decision(
         False,
-        f"Permission denied: this run may not do {what}{why}, and nobody is there to allow it. "
+        f"Permission denied: this run may not do {what}, and nobody is there to allow it. {why}"
         "Do not repeat the call; go on without it and say in your answer what is missing.",
     )
 

@@ -85,7 +85,7 @@ class Program:
             if operands:  # a getopt that does not reorder has come to the operands already
                 perhaps += before[: len(before) - len(rest)]
         uses = self.operands(tuple(operands), frozenset(seen))
-        return attrs.evolve(uses, perhaps=tuple(perhaps) if uses.paths else ())
+        return uses if self.operands is _text_only else attrs.evolve(uses, perhaps=tuple(perhaps))
 
     def _long(self, word: str, rest: list[str]) -> str:
         name, joined, value = word.partition("=")
