@@ -81,9 +81,10 @@ async def delete_session(workspace: Workspace, session_id: SessionId, by: Cancel
 
 async def _delete(workspace: Workspace, session_id: SessionId, by: CancelledBy) -> None:
     doomed: list[Session] = []
+    await _below(workspace, session_id)  # a store that is full fails before anything has changed
     try:
         await _close(workspace, session_id, by, doomed)
-        # Only now: a run of the closed session begins no more sub-agents.
+        # Looked up only now: a run of the closed session begins no more sub-agents.
         for each in await _below(workspace, session_id):
             await _close(workspace, each, by, doomed)
         for open_run in [each for session in doomed for each in session.unfinished()]:

@@ -49,6 +49,8 @@ async def test_how_a_sub_agent_ended_is_said_to_its_caller(clock: MockClock, wor
             True,
         )
     ]
+    notices = [event.run_id for event in await world.events() if event.kind == "agent_event"]
+    assert notices == [record.id], "R58: nobody is told of an error that its caller deals with"
 
 
 async def test_what_a_sub_agent_is_denied_makes_its_caller_end_denied(

@@ -204,13 +204,19 @@ async def interrupted(world: World) -> str:
     return "parent"
 
 
+async def left(world: World) -> str:
+    """The client goes on which the caller depends."""
+    world.workspace.cancel_depending("c9")
+    return "parent"
+
+
 async def timed_out(world: World) -> str:
     """The caller's time is over."""
     await trio.sleep(5)
     return "parent"
 
 
-@pytest.mark.parametrize("cause", [closed, stopped, interrupted, timed_out])
+@pytest.mark.parametrize("cause", [closed, stopped, interrupted, left, timed_out])
 @pytest.mark.parametrize("window", [before_its_first_step, streaming, tool_running])
 async def test_whatever_ends_a_run_ends_its_sub_agent_before_it(
     clock: MockClock,
@@ -218,8 +224,9 @@ async def test_whatever_ends_a_run_ends_its_sub_agent_before_it(
     window: Callable[..., Awaitable[Pair]],
     cause: Callable[[World], Awaitable[str]],
 ) -> None:
-    """G1, G10, G11: closing, shutting down, another prompt, a limit."""
-    pair = await window(world, limits=Limits(timeout_s=5))
+    """G1, G10, G11: closing, shutting down, another prompt, a client that goes, a limit."""
+    mine = {"client_id": "c9", "on_disconnect": "cancel"}
+    pair = await window(world, limits=Limits(timeout_s=5), **mine)
     if cause is not timed_out:
         world.store.resume()
     reason = await cause(world)
