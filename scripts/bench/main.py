@@ -31,11 +31,23 @@ from providers import MANY as RUNS
 from providers import Providers
 from starts import Starts
 from streams import MANY, Streams
+from tools import Tools
 from turns import Turns
 
 ROUNDS = 3
 LIMIT_S = {False: 900, True: 240}
-PARTS = ("turns", "streams", "starts", "commits", "memory", "store", "life", "crowd", "providers")
+PARTS = (
+    "turns",
+    "streams",
+    "starts",
+    "commits",
+    "memory",
+    "store",
+    "life",
+    "crowd",
+    "providers",
+    "tools",
+)
 
 
 def measures(
@@ -73,6 +85,9 @@ def measures(
             lambda figures: providers.rates(figures, 1),
             lambda figures: providers.rates(figures, RUNS),
         ]
+    if "tools" in parts:
+        tools = Tools(shop, quick=quick)
+        todo += [tools.searches, tools.commands, tools.edit]
     if "commits" in parts:
         todo.append(Commits(shop).round)
     if "memory" in parts:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 FILES = 100_000
 SEED = 20_261_123
-WORDS = (
+WORDS = (  # noqa: SIM905  # a list of 25 literals is harder to read
     "alpha beta gamma delta request answer session workspace journal cursor event token stream "
     "queue cancel settle terminal permission question process launcher pipe signal return value"
-).split()  # noqa: SIM905  # a list of 25 literals is harder to read
+).split()
 ENDINGS = (".py", ".py", ".py", ".ts", ".ts", ".md", ".json", ".c", ".h", ".txt", ".log", ".png")
 SIZES = (200, 400, 800, 1_600, 1_600, 3_200, 6_400, 20_000)
 
