@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -24,8 +25,20 @@ class Names:
         self.asked.append(host)
         answers = self.answers.get(host)
         if answers is None:
-            return (host,)  # an address means itself
+            return (_as_the_system_reads_it(host),)
         return tuple(answers[min(self.asked.count(host), len(answers)) - 1])
+
+
+def _as_the_system_reads_it(host: str) -> str:
+    """The address that a resolver takes a host for; `127.1` is one to most.
+
+    Raises:
+        OSError: It is a name, and nobody knows it.
+    """
+    try:
+        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host))
+    except OSError:
+        return socket.inet_ntoa(socket.inet_aton(host))
 
 
 @attrs.define(eq=False)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crush_trio.limits import FETCH_RATIO_FREE_BYTES, HTTP_RECEIVE_BYTES
+from crush_trio.limits import FETCH_DEPTH, FETCH_RATIO_FREE_BYTES, HTTP_RECEIVE_BYTES
 from crush_trio.tools.web.charsets import decoded
 from crush_trio.tools.web.framing import framed
 from crush_trio.tools.web.program import converted
@@ -29,6 +29,34 @@ TAGS = [
     *("\x00", "\x1b[", "\u202e", "é", "<dl><dt><dd>", "<blockquote>", "<sub>", "<hr>"),
 ]
 PAGES = st.lists(st.sampled_from(TAGS) | st.text(max_size=5), max_size=12).map("".join)
+
+
+PAGE = """<!doctype html><html><head><title>The title</title><style>p{}</style></head><body>
+<nav>menu</nav><h1>Head</h1><script>alert(1)</script><p>See <a href="/docs?x=1#y">docs</a>,
+<a href="javascript:alert(1)">this</a> &amp; <b>that</b>.<img src="data:image/png;base64,AAAA"></p>
+<p style="color:red; DISPLAY : none">hidden1</p><p hidden>hidden2</p><!-- hidden3 -->
+<span aria-hidden="true">hidden4</span><span style="font-size:0">hidden5</span>
+<ul><li>one</li><li>two</li></ul><table><tr><th>k</th></tr><tr><td>v</td></tr></table></body></html>
+"""
+
+
+@pytest.mark.parametrize("mode", ["markdown", "text"])
+def test_noise_and_what_nobody_would_see_are_left_out_of_a_page(mode: str) -> None:
+    title, text = converted(PAGE, mode, "http://a.test/b/c")
+    assert title == "The title"
+    for gone in ("hidden", "alert", "menu", "p{}", "data:image", "&amp;", "The title"):
+        assert gone not in text, gone
+    if mode == "markdown":
+        assert text.startswith("# Head\n\nSee [docs](http://a.test/docs?x=1#y),\nthis & **that**.")
+        assert "- one\n- two" in text
+        assert "| k |" in text
+    else:
+        assert text.startswith("Head\nSee docs,\nthis & that.")
+
+
+def test_a_page_that_nests_too_deep_is_read_without_a_tree() -> None:
+    page = "<div><b></i>" * (FETCH_DEPTH // 2 + 1) + "deep<script>gone</script><br>er"
+    assert converted(page, "markdown", "http://a.test/") == ("", "deep\ner")
 
 
 @given(PAGES, st.sampled_from(["markdown", "text", "plain"]))
