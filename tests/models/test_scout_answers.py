@@ -263,7 +263,7 @@ async def test_a_command_that_is_refused_is_answered_with_the_flags_that_allow_i
     assert turn.answer.startswith("`make test` was not run: Permission denied: ")
     assert "`--permission-mode allow`, or with `--allow-tool 'bash(make test)'`" in turn.answer
     assert "Do not repeat" not in turn.answer
-    turn = await ask(workspace, "run ls | wc")
+    turn = await ask(workspace, "run ls | tee x")
     assert "`--permission-mode allow`." in turn.answer
 
 
