@@ -136,3 +136,9 @@ def test_an_unknown_mode_is_refused(server: Server, project: Path) -> None:
     body = {"session_id": server.session(workspace), "prompt": "go", "sandbox": "some"}
     answer = server.post(f"/v1/workspaces/{workspace}/agent", body, expect=400)
     assert "read-only" in answer["message"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can look into everything")
+def test_the_server_cannot_be_looked_into(server: Server) -> None:
+    with pytest.raises(PermissionError):
+        Path(f"/proc/{server.pid}/environ").read_bytes()
