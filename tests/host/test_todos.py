@@ -1,0 +1,94 @@
+"""A to-do list is stored with the result that tells of it, and the next call finds it (CW 7.5)."""
+
+from __future__ import annotations
+
+import json
+
+from trio.testing import MockClock
+
+from crush_trio.agent.ports import (
+    Emit,
+    ModelRequest,
+    StepEnd,
+    TextDelta,
+    ToolCall,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolContext,
+    ToolResult,
+)
+from crush_trio.protocol.sessions import Todo
+from crush_trio.tools.todos import TodosTool
+from tests.host.world import ME, World, change, next_start, payload, quiet
+
+WRITE = Todo("write", "in_progress", "Writing")
+
+
+def listing(*statuses: str) -> str:
+    todos = [{"content": "write", "status": each, "active_form": "Writing"} for each in statuses]
+    return json.dumps({"todos": todos})
+
+
+async def plan(request: ModelRequest, emit: Emit) -> StepEnd:
+    """Write the list, and in the same step tick it off."""
+    if request.step > 1:
+        emit(TextDelta("done"))
+        return StepEnd("end_turn")
+    for number, status in enumerate(("in_progress", "completed")):
+        emit(ToolCallStart(f"todos-{number}", "todos"))
+        emit(ToolCallEnd(f"todos-{number}", listing(status)))
+    return StepEnd("tool_use")
+
+
+async def test_a_list_is_published_behind_its_result_and_found_by_the_next_call(
+    clock: MockClock, world: World
+) -> None:
+    """CW 7.5: `session/updated`; what is staged counts as what is stored."""
+    world.kit.tools = (TodosTool(),)
+    world.kit.fake.acts["plan"] = plan
+    await world.ended(world.submit("plan"))
+    found = await world.store.session(world.session.id)
+    assert found is not None
+    assert [todo.status for todo in found[1].todos] == ["completed"]
+    told = [json.loads(r.metadata) for m in await world.messages() for r in m.tool_results()]
+    assert [(each["is_new"], each.get("just_completed")) for each in told] == [
+        (True, None),
+        (False, ["write"]),
+    ]
+    events = await world.events()
+    for event in events:
+        if event.kind != "message" or payload(event)["role"] != "tool":
+            continue
+        behind = [e for e in events if e.seq > event.seq]
+        shown = next(e for e in behind if e.kind == "session" and change(e) == "updated")
+        assert payload(shown)["todos"]
+        assert not any(e.kind == "message" for e in behind if e.seq < shown.seq)
+
+
+async def test_a_kill_leaves_a_list_and_its_result_or_neither(
+    clock: MockClock, world: World
+) -> None:
+    """G2: one commit."""
+
+    class Pausing(TodosTool):
+        async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
+            result = await super().run(call, context)
+            if call.id == "todos-1":
+                world.store.pause()
+            return result
+
+    world.kit.tools = (Pausing(),)
+    world.kit.fake.acts["plan"] = plan
+    run = world.submit("plan")
+    await quiet()
+    async with next_start(world) as after:
+        found = await after.store.session(world.session.id)
+        assert found is not None
+        assert found[1].todos == (WRITE,)
+        results = [
+            r for m in await after.store.messages(world.session.id) for r in m.tool_results()
+        ]
+        assert [r.is_error for r in results] == [False, True]
+    world.store.resume()
+    world.session.cancel(ME)
+    await world.ended(run)
