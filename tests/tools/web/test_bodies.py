@@ -93,7 +93,7 @@ def test_what_is_not_packed_is_refused_in_a_sentence(body: bytes, encoding: str)
 def test_of_a_bomb_little_more_is_unpacked_than_it_may_be() -> None:
     pieces: list[bytes] = []
     with pytest.raises(UnpackError, match="unpacks to more than 100 times"):
-        pieces.extend(Unpacker("gzip").feed(gzip.compress(b"\0" * 50_000_000)))
+        pieces.extend(Unpacker("gzip").feed(gzip.compress(b"\0" * 5_000_000)))
     assert max(map(len, pieces)) <= HTTP_RECEIVE_BYTES
     assert sum(map(len, pieces)) <= FETCH_RATIO_FREE_BYTES
 
