@@ -17,6 +17,7 @@ from crush_trio.host.asks.endings import end_ask
 from crush_trio.host.asks.permissions import answer_permission
 from crush_trio.host.runs.open_run import OpenRun
 from crush_trio.host.session_life import delete_session
+from crush_trio.protocol import codec
 from crush_trio.protocol.errors import Refused, StoreError
 from crush_trio.protocol.events import PermissionRequest
 from crush_trio.protocol.requests import PermissionEcho, PermissionGrant, Resolution
@@ -42,7 +43,7 @@ async def test_an_allowed_call_runs_and_the_record_says_what_it_waited_for(
     run, row = await asker.ask()
     assert (await world.record(run.id)).waiting_on == "permission"
     [event] = [e for e in await world.events() if e.kind == "permission_request"]
-    assert payload(event) == attrs.asdict(row.request)
+    assert payload(event) == codec.to_json(row.request)
     assert event.run_id == run.id
     assert not asker.done
     assert await asker.answer(row) == Resolution(True, "allowed", ANA)

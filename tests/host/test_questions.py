@@ -124,6 +124,20 @@ async def test_nobodys_answer_is_a_cancellation_after_ten_minutes(
     assert (await answer(asker, row)).ending == "expired"
 
 
+async def test_the_model_may_go_on_without_answers_if_that_is_configured(
+    clock: MockClock, world: World, asker: Asker
+) -> None:
+    """T26: nobody's answer is then no end of the turn; a person's cancel still is."""
+    world.kit.deny_stops = False
+    world.kit.ask_deadline_s = 90
+    record = (await world.ended(world.submit("format")))[0]
+    assert (record.outcome, record.text) == (Outcome.COMPLETED, "done")
+    assert await asker.results() == ["Nobody answered within 90 seconds"]
+    run, row = await asker.ask("format")
+    assert (await cancel_questions(asker.waiting, row.id, ANA)).ending == "cancelled"
+    assert (await asker.ended(run)).text == ""
+
+
 async def test_the_runs_cancel_withdraws_its_questions(world: World, asker: Asker) -> None:
     """G4, R69."""
     run, row = await asker.ask("format")

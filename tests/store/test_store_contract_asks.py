@@ -25,7 +25,9 @@ GRANT = Grant("bash", "execute", "/w")
 def asked(name: str = "p", *, run: str = "r", session: SessionId = S) -> AskRow:
     """A permission request that waits."""
     request = attrs.evolve(PERMISSION, id=name, session_id=session)
-    return AskRow(name, "permission", W, session, RunId(run), request, created_at_ms=7)
+    return AskRow(
+        name, "permission", W, session, RunId(run), request, created_at_ms=7, deadline_s=45.0
+    )
 
 
 async def test_a_request_is_read_back_as_it_was_until_it_has_ended(bench: Bench) -> None:
@@ -72,6 +74,15 @@ async def test_grants_and_requests_go_with_their_session(bench: Bench) -> None:
         tx.add_grant(SessionId("other"), attrs.evolve(GRANT, path="/elsewhere"))
 
     await bench.commit(fill)
+    assert await bench.store.grants(S) == {GRANT}
+    narrow = attrs.evolve(GRANT, scope="command:ls")
+    for by in ("ana", "ben"):  # who was first stays named
+        given = attrs.evolve(narrow, by=by, at_ms=7)
+        await bench.commit(lambda tx, given=given: tx.add_grant(S, given))
+    assert await bench.store.grants(S) == {GRANT, narrow}
+    assert {grant.by for grant in await bench.store.grants(S)} == {"", "ana"}
+    for _ in range(2):
+        await bench.commit(lambda tx: tx.remove_grant(S, narrow))
     assert await bench.store.grants(S) == {GRANT}
     await bench.commit(lambda tx: tx.remove_session(S))
     assert await bench.store.grants(S) == frozenset()
