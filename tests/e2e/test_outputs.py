@@ -120,3 +120,52 @@ def test_what_a_run_wrote_can_be_read_by_its_model_without_permission(server: Se
     own, foreign = [part for part in parts if "tool_call_id" in part][-2:]
     assert " 99999|99999\n100000|100000\n" in own["content"]
     assert foreign["is_error"]
+
+
+def test_what_tools_did_to_a_file_is_known_across_a_restart(server: Server) -> None:
+    workspace, path = server.workspace(server.home / "t"), server.home / "t" / "a.txt"
+    session, at = server.session(workspace), f"/v1/workspaces/{workspace}/sessions"
+    path.write_text("one\n")
+
+    def edit(old: str, new: str, *, view: bool = False) -> Json:
+        look = [{"tool": "view", "input": {"file_path": "a.txt"}}] if view else []
+        change = {"file_path": "a.txt", "old_string": old, "new_string": new}
+        steps = [[step] for step in (*look, {"tool": "edit", "input": change})]
+        model = script(server.home / "edit.json", *steps, [{"text": "done"}])
+        run = server.prompt(workspace, session, "go", model=model, permission_mode="allow")
+        assert server.ended(run["run_id"])["outcome"] == "completed"
+        messages = server.get(f"{at}/{session}/messages")
+        parts = [part["data"] for message in messages for part in message["parts"]]
+        result: Json = [part for part in parts if "tool_call_id" in part][-1]
+        return result
+
+    assert "you must read the file" in edit("one", "two")["content"]
+    done = edit("one", "two", view=True)
+    assert json.loads(done["metadata"])["diff"].endswith("@@ -1 +1 @@\n-one\n+two\n"), done
+    path.write_text("somebody else\n")
+    assert "has been modified since" in edit("two", "three")["content"]
+    assert not edit("else", "three", view=True)["is_error"]
+    assert server.stop() == 0
+    server.start()
+    assert not edit("three", "four")["is_error"], "it was read before the restart"
+    history = server.get(f"{at}/{session}/history")
+    contents = ["one\n", "two\n", "somebody else\n", "somebody three\n", "somebody four\n"]
+    assert [(each["version"], each["content"]) for each in history] == list(enumerate(contents))
+    events = server.events(workspace, "after=start&kinds=file")
+    assert [event["payload"]["payload"] for event in events] == history
+    assert server.get(f"{at}/{session}/filetracker/files") == [str(path)]
+    query = f"session_id={session}&path={path}"
+    read = server.get(f"/v1/workspaces/{workspace}/filetracker/lastread?{query}")
+    assert read > "2020"
+    path.write_text("changed while nobody looked\n")
+    assert "has been modified since" in edit("changed", "x")["content"]
+    assert path.read_text() == "changed while nobody looked\n"
+
+
+def test_nothing_that_the_server_keeps_can_be_read_by_others(server: Server) -> None:
+    """T41: after all of the above."""
+    found = [server.data, *server.data.rglob("*")]
+    assert {"outputs", "access.log"} < {path.name for path in found}
+    for path in found:
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
