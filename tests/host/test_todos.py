@@ -41,7 +41,7 @@ async def plan(request: ModelRequest, emit: Emit) -> StepEnd:
 async def test_a_list_is_published_behind_its_result_and_found_by_the_next_call(
     clock: MockClock, world: World
 ) -> None:
-    """CW 7.5: `session/updated`; what is staged counts as what is stored."""
+    """CW 7.5: `session/updated`, also within one step."""
     world.kit.tools = (TodosTool(),)
     world.kit.fake.acts["plan"] = plan
     await world.ended(world.submit("plan"))

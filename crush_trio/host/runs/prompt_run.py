@@ -196,11 +196,8 @@ class PromptRun:
         )
 
     async def _todos(self) -> tuple[Todo, ...]:
-        """The session's to-do list, also if this run's change of it is not durable yet."""
-        journal = self.desk.journal
-        if journal.todos is not None:
-            return journal.todos
-        found = await self.desk.home.store.session(journal.session_id)
+        """The session's to-do list; what a call has changed is durable before the next begins."""
+        found = await self.desk.home.store.session(self.desk.journal.session_id)
         return found[1].todos if found is not None else ()
 
     def _mode(self) -> str:

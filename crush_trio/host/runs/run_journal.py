@@ -24,7 +24,6 @@ from crush_trio.protocol.events import AgentEvent, Retry
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.runs import LeftProcess, Outcome, RunState
-from crush_trio.protocol.sessions import Todo
 from crush_trio.store.contract import Commit, RunRow, Store, Ticket, Transaction
 
 Fold = Callable[[], Awaitable[Sequence[RunRow]]]
@@ -61,8 +60,6 @@ class RunJournal:
     """Called after each commit: everything folded or staged before it is durable."""
     messages: list[Placed] = attrs.field(factory=list, init=False)
     last_reads: dict[str, int] = attrs.field(factory=dict, init=False)
-    todos: tuple[Todo, ...] | None = attrs.field(default=None, init=False)
-    """The session's list as this run has left it, durable or not; ``None`` if it has not."""
     live: Live | None = attrs.field(default=None, init=False)
     _staged: list[Commit[None]] = attrs.field(factory=list, init=False)
     _staged_messages: dict[MessageId, Commit[None]] = attrs.field(factory=dict, init=False)
@@ -151,7 +148,6 @@ class RunJournal:
         """Stage file versions, read marks and the to-do list of a tool result."""
         todos = result.todos
         if todos is not None:
-            self.todos = todos
             self.stage(lambda tx: commits.touch_session(tx, self.session_id, todos=todos))
         if not result.changes and not result.read_paths:
             return
