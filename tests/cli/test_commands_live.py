@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.cli.live import LIMIT_S, Shell, make_shell, read_json_until, read_line
+from tests.cli.terminal import EVIL, orders_in
 
 HELLO = ({"text": "Hello "}, {"text": "world"})
 SLOW = ({"text": "begun"}, {"wait_ms": 60_000}, {"text": "never"})
@@ -186,19 +189,32 @@ def test_the_answer_goes_to_a_file_too(shell: Shell) -> None:
 
 
 def test_control_sequences_stay_in_a_file_and_never_reach_a_terminal(shell: Shell) -> None:
-    model = shell.script("evil", [{"text": "\x1b]0;owned\x07safe\x1b[2J"}])
-    assert shell.run("run", "-m", model, "x").out == "\x1b]0;owned\x07safe\x1b[2J\n"
+    """T54: from what a model says, thinks and asks for, and from what a tool prints."""
+    evil = " ".join(EVIL.values())
+    (shell.work / "evil").write_text(f"{evil}\n")
+    call = {"tool": "bash", "input": {"command": "cat evil", "description": f"d {evil}"}}
+    model = shell.script(
+        "evil", [{"reasoning": evil}, call], [{"text": "\n".join(["begin", *EVIL.values(), "end"])}]
+    )
+    piped = shell.run("run", "-y", "-m", model, evil)
+    assert evil.split(" ")[0] in piped.out
     controller, terminal = os.openpty()
-    words = ["run", "-m", model, "x"]
-    with os.fdopen(terminal, "wb", buffering=0) as stdout:
-        command = subprocess.run(
+    words = ["run", "-y", "-v", "-m", model, evil]
+    with os.fdopen(terminal, "wb", buffering=0) as both:
+        command = forked.Popen(
             [sys.executable, "-m", "crush_trio", *words],
-            stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE,
-            env=shell.environ, cwd=shell.work, timeout=LIMIT_S, check=False,
+            stdin=subprocess.DEVNULL, stdout=both, stderr=both,
+            env=shell.environ | {"TERM": "xterm"}, cwd=shell.work,
         )  # fmt: skip
-    seen = os.read(controller, 4096)
+    seen = b""
+    with contextlib.suppress(OSError):  # nobody holds the other end any more
+        while data := os.read(controller, 65536):
+            seen += data
     os.close(controller)
-    assert (command.returncode, seen) == (0, b"safe\r\n")
+    assert command.wait(LIMIT_S) == 0
+    assert orders_in(seen) == [], seen
+    assert all(word in seen for word in (b"begin", b"rm -rf", b"end\r\n", b"bash"))
+    assert len(orders_in(piped.out.encode())) > 30
 
 
 def test_watch_sees_from_a_second_process_what_happens(shell: Shell) -> None:

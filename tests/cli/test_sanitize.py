@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crush_trio.cli.sanitize import for_terminal, one_line
+from tests.cli.terminal import EVIL, orders_in
 
 ESCAPES = st.sampled_from(
     ["\x1b[31m", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x1bP1$r\x1b\\", "\x9b2J", "\x1b",
@@ -21,6 +22,17 @@ HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u20
 @given(ANYTHING)
 def test_nothing_that_controls_a_terminal_is_left(text: str) -> None:
     assert HARMFUL.search(for_terminal(text)) is None
+
+
+@given(
+    st.lists(st.one_of(st.sampled_from([*EVIL.values()]), st.text(max_size=5)), max_size=9),
+    st.integers(0, 40),
+)
+def test_a_terminal_finds_no_order_in_it_wherever_it_was_cut(parts: list[str], at: int) -> None:
+    """T54."""
+    text = "".join(parts)
+    for shown in (for_terminal(text[at:]), for_terminal(text[:at]), one_line(text[at:], 30)):
+        assert orders_in(shown.encode("utf-8", "backslashreplace")) == []
 
 
 @given(ANYTHING)
