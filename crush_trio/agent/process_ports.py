@@ -42,8 +42,12 @@ class ProcessHost(Protocol):
         on_output: Callable[[str, str], None],
         spill_name: str,
         stdin: bytes = b"",
+        keep_whole: bool = False,
     ) -> ShellResult:
-        """The same for one program without a shell."""
+        """The same for one program without a shell.
+
+        With ``keep_whole`` output that is too long to be shown is kept in a file, as a shell's is.
+        """
         ...
 
     async def aclose(self) -> ProcessReport:

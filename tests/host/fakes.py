@@ -222,6 +222,7 @@ class FakeProcesses:
         on_output: Callable[[str, str], None],
         spill_name: str,
         stdin: bytes = b"",
+        keep_whole: bool = False,
     ) -> ShellResult:
         """Never used here."""
         raise NotImplementedError

@@ -102,9 +102,12 @@ class RunProcesses:
         on_output: Callable[[str, str], None],
         spill_name: str,
         stdin: bytes = b"",
+        keep_whole: bool = False,
     ) -> ShellResult:
-        """The same for one program without a shell."""
-        call = CommandOutput(on_output, CallSpill(self._spill, spill_name, self._folder))
+        """The same for one program without a shell; see `agent.ports.ProcessHost`."""
+        spill = CallSpill(self._spill, spill_name, self._folder)
+        whole_from = TOOL_OUTPUT_COLUMNS if keep_whole else math.inf
+        call = CommandOutput(on_output, spill, whole_from=whole_from)
         return await self.carry(argv, call, cwd=cwd, env=env, timeout_s=timeout_s, stdin=stdin)
 
     async def carry(

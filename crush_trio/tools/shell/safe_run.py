@@ -69,6 +69,7 @@ async def run_safe(
             timeout_s=timeout_s,
             on_output=show,
             spill_name=call.id,
+            keep_whole=show is not _unseen,
         )
 
     git = next((step.program for step in line.steps if step.git is not None), None)
