@@ -128,8 +128,8 @@ def _next(here: WebUrl, location: str, any_host: bool) -> WebUrl:
 
 
 def _site(url: WebUrl) -> tuple[str, int | None]:
-    """What a person who allowed a URL has allowed: its host, also with www and with TLS."""
-    return url.host.name.removeprefix("www."), None if url.has_usual_port else url.port
+    """What a person or a rule that allowed a URL has allowed: its host, also with TLS."""
+    return url.host.name, None if url.has_usual_port else url.port
 
 
 def _answer(response: httpx2.Response, url: WebUrl) -> Answer:

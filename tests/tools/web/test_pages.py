@@ -166,6 +166,7 @@ async def test_a_circle_of_redirects_ends(desk: Desk) -> None:
         ("file:///etc/passwd", "must begin with http"),
         ("http://0x7f.1/", "four decimal numbers"),
         ("//example.com/", "redirects to another host: http://example.com/"),
+        ("http://127.0.0.1:1/", "redirects to another host"),
     ],
 )
 async def test_a_redirect_elsewhere_is_told_and_not_followed(
