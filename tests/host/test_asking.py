@@ -375,11 +375,13 @@ async def test_an_unknown_action_or_request_changes_nothing(world: World, asker:
 
 
 async def test_allowing_everything_does_not_release_what_waits(
-    clock: MockClock, world: World, asker: Asker
+    clock: MockClock, world: World, asker: Asker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R71; the next call is not asked about."""
+    """R71, G12; the next call is not asked about, and everybody learns who changed that."""
     run, row = await asker.ask("two")
     await world.workspace.set_default_mode("allow", "me")
+    assert [e.kind for e in await world.events()].count("config_changed") == 1
+    assert f"me set the permission mode of {world.path} to allow" in caplog.text
     await trio.sleep(60)
     assert asker.done == []
     assert (await asker.answer(row)).resolved
