@@ -196,6 +196,7 @@ SEARCH_TOGETHER_BYTES = 512 * 1024  # of files that grep searches as one text; t
 PATTERN_CHARS = 10_000  # of a regular expression or glob from outside; a longer one is refused
 PATTERN_MEMORY_BYTES = 8 * 1024 * 1024  # for one such pattern's automaton; a larger one is refused
 IGNORE_FILE_BYTES = 256 * 1024  # of one .gitignore; a larger one is not applied
+CONTENTS_CHARS = 512 * 1024  # of a file before and after in an edit's metadata; else its diff alone
 DIFF_CHARS = 256 * 1024  # of a diff in a result; a longer one is left out
 DIFF_LINES = 4_000  # a larger change is described by its counts, without a diff
 

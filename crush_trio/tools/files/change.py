@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from crush_trio.agent.ports import FileChange, PermissionAsk, ToolContext, ToolResult
+from crush_trio.limits import CONTENTS_CHARS
 from crush_trio.tools.arguments import ToolProblem, demand
 from crush_trio.tools.files.difference import Difference, difference
 from crush_trio.tools.files.landing import Version
@@ -146,6 +147,14 @@ async def change(target: Target, text: str, tool_name: str, context: ToolContext
             f"Note: the file has {old.links - 1} other names (hard links), which keep the old text."
         )
     return Written(FileChange(target.path, before, after), found, written_ns, note)
+
+
+def contents(made: Written) -> dict[str, object]:
+    """The whole contents before and after, for who shows them; not of large files."""
+    before, after = made.change.before or "", made.change.after
+    if len(before) + len(after) > CONTENTS_CHARS:
+        return {}
+    return {"old_content": before, "new_content": after}
 
 
 def changed_result(sentence: str, made: Written, **metadata: object) -> ToolResult:

@@ -9,7 +9,7 @@ import trio
 from crush_trio.agent.ports import ToolCall, ToolContext, ToolResult, ToolSpec
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered
-from crush_trio.tools.files.change import change, changed_result, demand_fresh, look_at
+from crush_trio.tools.files.change import change, changed_result, contents, demand_fresh, look_at
 from crush_trio.tools.files.edits import TOLERANT_NOTE, edit_file
 from crush_trio.tools.paths import FILE_WORK
 
@@ -60,9 +60,4 @@ class EditTool:
             note = f"\n{TOLERANT_NOTE}" if edited.tolerant else ""
         made = await change(target, text, "edit", context)
         verb = "New file created" if old == "" else "Content replaced in file"
-        return changed_result(
-            f"{verb}: {target.path}{note}",
-            made,
-            old_content=made.change.before or "",
-            new_content=made.change.after,
-        )
+        return changed_result(f"{verb}: {target.path}{note}", made, **contents(made))

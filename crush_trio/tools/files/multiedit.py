@@ -11,7 +11,14 @@ import trio
 from crush_trio.agent.ports import ToolCall, ToolContext, ToolResult, ToolSpec
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered
-from crush_trio.tools.files.change import Target, change, changed_result, demand_fresh, look_at
+from crush_trio.tools.files.change import (
+    Target,
+    change,
+    changed_result,
+    contents,
+    demand_fresh,
+    look_at,
+)
 from crush_trio.tools.files.edits import TOLERANT_NOTE, edit_file
 from crush_trio.tools.files.landing import Version
 from crush_trio.tools.files.text_file import TextFile
@@ -75,8 +82,7 @@ class MultiEditTool:
         return changed_result(
             _sentence(target, edits, done),
             made,
-            old_content=made.change.before or "",
-            new_content=made.change.after,
+            **contents(made),
             edits_applied=done.applied,
             **failed,
         )

@@ -213,5 +213,7 @@ async def test_five_megabytes_are_edited_within_seconds_in_another_thread(desk: 
         nursery.cancel_scope.cancel()
     assert "not found" in wrong.content
     assert not right.is_error
+    assert right.metadata is not None
+    assert {*right.metadata} == {"additions", "removals", "diff"}, "nobody wants it twice more"
     assert path.read_text() == line * count + "an end\n"
     assert looks > 5
