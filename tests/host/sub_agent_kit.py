@@ -45,12 +45,17 @@ def calling(*prompts: str, call_id: str = "call-{}", tool: str = "agent") -> Act
     return act
 
 
-async def use(world: World, task: str, act: Act | None = None, **named: Any) -> OpenRun:
-    """A run ``call`` that has asked for a sub-agent with this task, which does ``act``."""
+def prepare(world: World, task: str, act: Act | None = None) -> None:
+    """From now on the prompt ``call`` asks for a sub-agent with this task, which does ``act``."""
     world.kit.tools = (*world.kit.tools, AgentTool())
     world.kit.fake.acts["call"] = calling(task)
     if act is not None:
         world.kit.fake.acts[task.split()[0]] = act
+
+
+def use(world: World, task: str, act: Act | None = None, **named: Any) -> OpenRun:
+    """Such a run, just accepted."""
+    prepare(world, task, act)
     return world.submit("call", **named)
 
 
@@ -105,14 +110,14 @@ async def accepted(world: World) -> Pair:
             world.store.pause()
             return await super().run(call, context)
 
-    parent = await use(world, "go")
+    parent = use(world, "go")
     world.kit.tools = (Pausing(),)
     return Pair(parent, await child_of(world))
 
 
 async def before_its_first_step(world: World, **named: Any) -> Pair:
     """It is queued in the store, and begun in memory."""
-    parent = await use(world, "go", **named)
+    parent = use(world, "go", **named)
     child = await child_of(world)
     await child.accepted.wait()
     world.store.pause()
@@ -121,7 +126,7 @@ async def before_its_first_step(world: World, **named: Any) -> Pair:
 
 
 async def _at(world: World, act: Act, **named: Any) -> Pair:
-    parent = await use(world, "go", act, **named)
+    parent = use(world, "go", act, **named)
     child = await child_of(world)
     await trio.sleep(0.2)
     return Pair(parent, child)
@@ -205,7 +210,7 @@ async def summarising(world: World) -> Pair:
 async def processes_closing(world: World) -> Pair:
     """Its last word is said; what it has started is being ended."""
     world.kit.close_s = 2
-    parent = await use(world, "go")
+    parent = use(world, "go")
     child = await child_of(world)
     await world.kit.closing.wait()
     world.kit.close_s = 0

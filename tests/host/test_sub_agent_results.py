@@ -25,6 +25,7 @@ from tests.host.sub_agent_kit import (
     asking,
     calling,
     child_of,
+    prepare,
     results,
     streaming,
     sub_agents,
@@ -40,7 +41,7 @@ ANA = CancelledBy("ana", "c1")
 
 async def test_how_a_sub_agent_ended_is_said_to_its_caller(clock: MockClock, world: World) -> None:
     """CW 7.5: `Failed to generate response` with the reason, and what it had said by then."""
-    (record,) = await world.ended(await use(world, "go", fakes.broken))
+    (record,) = await world.ended(use(world, "go", fakes.broken))
     assert record.outcome is Outcome.COMPLETED
     assert await results(world) == [
         (
@@ -58,7 +59,7 @@ async def test_what_a_sub_agent_is_denied_makes_its_caller_end_denied(
 ) -> None:
     """G13: no run with a refusal ends as if all was well."""
     asking(world)
-    (record,) = await world.ended(await use(world, "go", ask_for("view"), permission_mode="deny"))
+    (record,) = await world.ended(use(world, "go", ask_for("view"), permission_mode="deny"))
     (inner,) = await sub_agents(world)
     assert (record.outcome, inner.outcome) == (Outcome.DENIED, Outcome.DENIED)
     assert await results(world) == [("done\n\n(1 tool call of the sub-agent was denied.)", False)]
@@ -70,7 +71,7 @@ async def test_a_person_who_says_no_to_a_sub_agent_stops_its_caller_too(
     """R70: and what is allowed goes on; the request names the sub-agent's run and session."""
     asking(world)
     for action, outcome in (("allow", Outcome.COMPLETED), ("deny", Outcome.DENIED)):
-        parent = await use(world, "go", ask_for("view"), permission_mode="ask")
+        parent = use(world, "go", ask_for("view"), permission_mode="ask")
         await trio.sleep(0.2)
         (row,) = await world.store.pending_asks()
         assert row.run_id == (await child_of(world)).id
@@ -78,6 +79,27 @@ async def test_a_person_who_says_no_to_a_sub_agent_stops_its_caller_too(
         assert (await answer_permission(world.workspace.home.waiting, echo, "ana")).resolved
         (record,) = await world.ended(parent)
         assert (record.outcome, record.steps) == (outcome, 2 if action == "allow" else 1)
+
+
+@pytest.mark.parametrize("granted_to", ["caller", "sub-agent"])
+async def test_what_a_session_was_granted_its_sub_agents_need_not_ask_for(
+    clock: MockClock, world: World, granted_to: str
+) -> None:
+    """R67: and what a sub-agent was granted is granted to nobody else."""
+    asking(world)
+    world.kit.fake.acts["look"] = ask_for("view")
+    prepare(world, "go", ask_for("view"))
+    asked = world.submit("look" if granted_to == "caller" else "call", permission_mode="ask")
+    await trio.sleep(0.2)
+    (row,) = await world.store.pending_asks()
+    echo = PermissionGrant(PermissionEcho(id=row.id), "allow_session")
+    await answer_permission(world.workspace.home.waiting, echo, "ana")
+    await world.ended(asked)
+    again = world.submit("call", permission_mode="ask")
+    await trio.sleep(0.2)
+    assert len(await world.store.pending_asks()) == (granted_to == "sub-agent")
+    world.session.cancel(ANA)
+    await world.ended(again)
 
 
 async def test_a_prompt_to_a_sub_agents_session_waits_there_and_has_its_own_life(
@@ -125,7 +147,7 @@ async def test_a_sub_agent_has_what_is_left_of_its_callers_limits(
         return ToolResult("seen")
 
     world.kit.tools = (FakeTool("view", view),)
-    (record,) = await world.ended(await use(world, "go", looping, limits=wanted))
+    (record,) = await world.ended(use(world, "go", looping, limits=wanted))
     (inner,) = await sub_agents(world)
     for each in (record, inner):
         assert (each.outcome, each.error and each.error.code) == (Outcome.LIMITED, code)
@@ -153,7 +175,7 @@ async def test_what_one_sub_agent_has_used_the_next_has_not(
 
     world.kit.tools = (FakeTool("view", view),)
     world.kit.fake.acts["look"] = ask_for("view")
-    parent = await use(world, "go", looping, limits=wanted)
+    parent = use(world, "go", looping, limits=wanted)
     world.kit.fake.acts["call"] = calling("look", "go")
     (record,) = await world.ended(parent)
     assert (record.outcome, record.error and record.error.code) == (Outcome.LIMITED, code)
@@ -164,6 +186,6 @@ async def test_a_caller_without_a_step_left_begins_no_sub_agent(
     clock: MockClock, world: World
 ) -> None:
     """Contract 3."""
-    (record,) = await world.ended(await use(world, "go", limits=Limits(max_steps=1)))
+    (record,) = await world.ended(use(world, "go", limits=Limits(max_steps=1)))
     assert (record.outcome, record.steps) == (Outcome.LIMITED, 1)
     assert await sub_agents(world) == []

@@ -64,7 +64,7 @@ async def test_a_sub_agent_is_a_run_of_its_own_in_a_session_below(
     """CW 7.5: its answer is the call's result; cost and tokens count for the caller, too (5.11)."""
     world.kit.tools = tuple(map(offered, ("bash", "grep", "question", "view", "write")))
     gate = Gate()
-    parent = await use(world, "gate it", gate, permission_mode="ask", deny_tools=("bash",))
+    parent = use(world, "gate it", gate, permission_mode="ask", deny_tools=("bash",))
     child = await child_of(world)
     await gate.reached.wait()
     assert (await world.record(parent.id)).waiting_on == "tool:agent"
@@ -98,7 +98,7 @@ async def test_several_calls_have_a_sub_agent_each_and_a_strange_id_names_no_oth
     clock: MockClock, world: World
 ) -> None:
     """A session's id is the name of a folder, and a call's id a provider's invention."""
-    parent = await use(world, "one")
+    parent = use(world, "one")
     world.kit.fake.acts["call"] = calling("one", "two", call_id="../{}/\\x00é")
     (record,) = await world.ended(parent)
     first, second = await sub_agents(world)
@@ -275,7 +275,7 @@ async def test_a_sub_agent_begun_while_its_session_is_being_deleted_is_deleted_w
             await go.wait()
             return await super().run(call, context)
 
-    parent = await use(world, "go", fakes.hang)
+    parent = use(world, "go", fakes.hang)
     world.kit.tools = (Late(),)
     await reached.wait()
     world.store.pause()
@@ -295,7 +295,7 @@ async def test_a_sub_agent_whose_ending_is_decided_is_not_cancelled_and_still_en
 ) -> None:
     """G4: too late for it, not for its caller."""
     gate = Gate()
-    parent = await use(world, "gate", gate)
+    parent = use(world, "gate", gate)
     child = await child_of(world)
     await gate.reached.wait()
     world.store.pause()
@@ -322,7 +322,7 @@ async def test_a_sub_agent_that_never_ends_holds_its_caller_for_a_bounded_time(
             await free.wait()
         return StepEnd("end_turn")
 
-    parent = await use(world, "go", shielded)
+    parent = use(world, "go", shielded)
     child = await child_of(world)
     await trio.sleep(0.2)
     world.session.cancel(ANA)

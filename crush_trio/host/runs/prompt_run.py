@@ -213,7 +213,7 @@ class PromptRun:
         return self._mode() == "ask"
 
     async def _ask(self, call_id: str, ask: PermissionAsk, setup: WorkspaceSetup) -> Decision:
-        home, request = self.desk.home, self.desk.row.request
+        home, request, sub = self.desk.home, self.desk.row.request, self.desk.open_run.sub_agent
         allow = (*setup.allow_tools, *request.allow_tools)
         deny = (*setup.deny_tools, *request.deny_tools)
         mode = "allow" if ask.allowed_by_hook else self._mode()
@@ -222,10 +222,11 @@ class PromptRun:
             self.unallowed.add(call_id)
             record = self.desk.row.record
             run, rules = self.desk.open_run.run, _rules(setup)
-            decision = await ask_person(home.waiting, run, record, call_id, ask, rules)
+            above = self.desk.journal.session_ids[1:] if sub is not None else ()
+            decision = await ask_person(home.waiting, run, record, call_id, ask, rules, above)
             self.unallowed.discard(call_id)
-        if decision.stop_turn and self.desk.open_run.sub_agent is not None:
-            self.desk.open_run.sub_agent.stopped = True
+        if decision.stop_turn and sub is not None:
+            sub.stopped = True
         return decision
 
     async def _ask_questions(
