@@ -94,10 +94,6 @@ def converted(page: str, mode: str, base: str) -> tuple[str, str]:
 
 
 def _without_noise(soup: BeautifulSoup) -> None:
-    from bs4 import Comment
-
-    for text in soup.find_all(string=lambda each: isinstance(each, Comment)):
-        text.extract()
     for tag in soup.find_all(_is_noise):
         if not tag.decomposed:  # with what stood around it
             tag.decompose()

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crush_trio.limits import FETCH_DEPTH, FETCH_RATIO_FREE_BYTES, HTTP_RECEIVE_BYTES
@@ -60,6 +60,8 @@ def test_a_page_that_nests_too_deep_is_read_without_a_tree() -> None:
 
 
 @given(PAGES, st.sampled_from(["markdown", "text", "plain"]))
+@example("<![x", "plain")
+@example("<![x", "markdown")
 @settings(max_examples=60)
 def test_every_page_can_be_made_readable(page: str, mode: str) -> None:
     title, text = converted(page, mode, "http://a.test/b")
