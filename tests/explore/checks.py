@@ -53,7 +53,7 @@ def check_tables(tables: Tables, workspace_id: WorkspaceId, *, whole: bool) -> I
         if parent is None or parent.state is not RunState.FINISHED:
             continue
         if record.state is not RunState.FINISHED or record.last_seq > parent.last_seq:
-            yield f"I32: {record.id} did not end before {parent.id}, for which it worked"
+            yield f"I42: {record.id} did not end before {parent.id}, for which it worked"
     for session_id, session in tables.sessions.rows.items():
         above = session.session.parent_session_id
         if above and above not in tables.sessions.rows:

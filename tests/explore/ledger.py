@@ -228,7 +228,7 @@ class Ledger:
         self.sub_agents.pop(run_id, None)
         for child, parent in self.sub_agents.items():
             if parent == run_id:
-                self.wrong(f"I32: {run_id} ended and its sub-agent {child} has not")
+                self.wrong(f"I42: {run_id} ended and its sub-agent {child} has not")
         entry = self.entries.get(run_id)
         if entry is None:
             return

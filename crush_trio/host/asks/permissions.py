@@ -18,7 +18,7 @@ from crush_trio.protocol import codec
 from crush_trio.protocol.digests import request_digest
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.events import PermissionRequest
-from crush_trio.protocol.ids import SessionId, new_id
+from crush_trio.protocol.ids import new_id
 from crush_trio.protocol.requests import PermissionEcho, PermissionGrant, Resolution
 from crush_trio.protocol.runs import RunRecord
 from crush_trio.store.contract import AskRow
@@ -53,20 +53,16 @@ async def ask_person(
     call_id: str,
     ask: PermissionAsk,
     rules: AskRules,
-    above: tuple[SessionId, ...] = (),
 ) -> Decision:
     """Ask a person about a call, unless this session was granted it before (R67, R70).
-
-    What was granted to a session ``above`` is granted to the sub-agents that work for it.
 
     Raises:
         StoreError: The request or the decision is not durable; the call must not start.
         DecodeError: The call holds what no request can show, as text that is no text.
     """
     grant = grant_of(ask)
-    for session_id in (record.session_id, *above):
-        if grant in await waiting.store.grants(session_id):
-            return Decision(True)
+    if grant in await waiting.store.grants(record.session_id):
+        return Decision(True)
     shown = PermissionRequest(
         id=new_id(),
         session_id=record.session_id,

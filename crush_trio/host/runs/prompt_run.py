@@ -222,8 +222,7 @@ class PromptRun:
             self.unallowed.add(call_id)
             record = self.desk.row.record
             run, rules = self.desk.open_run.run, _rules(setup)
-            above = self.desk.journal.session_ids[1:] if sub is not None else ()
-            decision = await ask_person(home.waiting, run, record, call_id, ask, rules, above)
+            decision = await ask_person(home.waiting, run, record, call_id, ask, rules)
             self.unallowed.discard(call_id)
         if decision.stop_turn and sub is not None:
             sub.stopped = True
