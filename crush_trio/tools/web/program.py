@@ -27,22 +27,11 @@ if TYPE_CHECKING:
 
 _NOISE: Final = (
     *("script", "style", "noscript", "template", "iframe", "object", "embed", "svg", "canvas"),
-    *(
-        "title",
-        "nav",
-        "footer",
-        "aside",
-        "form",
-        "button",
-        "select",
-        "input",
-        "textarea",
-        "dialog",
-        "head",
-    ),
+    *("title", "head", "nav", "footer", "aside", "dialog"),
+    *("button", "select", "input", "textarea"),  # and no form, since some pages are all in one
 )
 _UNSHOWN: Final = re.compile(
-    r"display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|opacity\s*:\s*0(?:\.0*)?\s*(?:;|$)"
+    r"display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
     r"|font-size\s*:\s*0(?:\.0*)?(?:px|em|rem|pt|%)?\s*(?:;|$)",
     re.IGNORECASE,
 )

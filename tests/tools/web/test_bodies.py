@@ -36,7 +36,8 @@ PAGE = """<!doctype html><html><head><title>The title</title><style>p{}</style><
 <a href="javascript:alert(1)">this</a> &amp; <b>that</b>.<img src="data:image/png;base64,AAAA"></p>
 <p style="color:red; DISPLAY : none">hidden1</p><p hidden>hidden2</p><!-- hidden3 -->
 <span aria-hidden="true">hidden4</span><span style="font-size:0">hidden5</span>
-<ul><li>one</li><li>two</li></ul><table><tr><th>k</th></tr><tr><td>v</td></tr></table></body></html>
+<form action="/x"><ul><li>one</li><li>two</li></ul><input value="input"></form>
+<table><tr><th>k</th></tr><tr><td>v</td></tr></table></body></html>
 """
 
 
@@ -44,7 +45,7 @@ PAGE = """<!doctype html><html><head><title>The title</title><style>p{}</style><
 def test_noise_and_what_nobody_would_see_are_left_out_of_a_page(mode: str) -> None:
     title, text = converted(PAGE, mode, "http://a.test/b/c")
     assert title == "The title"
-    for gone in ("hidden", "alert", "menu", "p{}", "data:image", "&amp;", "The title"):
+    for gone in ("hidden", "alert", "menu", "p{}", "data:image", "&amp;", "input", "The title"):
         assert gone not in text, gone
     if mode == "markdown":
         assert text.startswith("# Head\n\nSee [docs](http://a.test/docs?x=1#y),\nthis & **that**.")
