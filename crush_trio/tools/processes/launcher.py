@@ -28,9 +28,14 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # without its enumerations, which take as long as all else here
 
 PR_SET_CHILD_SUBREAPER = 36
 RESCAN_S = 0.05  # between looks for processes that appeared while others were being ended
@@ -358,6 +363,18 @@ def become(argv: list[str], group: str, sandbox: tuple[str, str]) -> None:
         os._exit(code)
 
 
+def prctl(option: int, value: int) -> None:
+    try:
+        import _ctypes  # without what `ctypes` imports, which takes as long as all else here
+
+        itself = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None is this program
+        _ctypes.call_function(_ctypes.dlsym(itself, "prctl"), (option, value, 0, 0, 0))
+    except (ImportError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
 def main() -> None:
     control, status, out, err = (int(text) for text in sys.argv[1:5])
     grace, total = float(sys.argv[5]), float(sys.argv[6])
@@ -366,9 +383,7 @@ def main() -> None:
     for fd in (control, status, out, err):
         os.set_inheritable(fd, False)
     if HAS_PROC:
-        import ctypes  # here: macOS has no use for it
-
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
         own = stat_of(os.getpid())
         os.environ[MARK] = f"{os.getpid()}:{own[2] if own else 0}"
     group = make_group(sys.argv[8])
