@@ -61,7 +61,7 @@ def offered(name: str) -> FakeTool:
 async def test_a_sub_agent_is_a_run_of_its_own_in_a_session_below(
     clock: MockClock, world: World
 ) -> None:
-    """CW 7.5: its answer is the call's result; cost and tokens count for the caller, too (5.11)."""
+    """CW 7.5, R58: its answer is the call's result; its cost counts for the caller (5.11)."""
     world.kit.tools = tuple(map(offered, ("bash", "grep", "question", "view", "write")))
     gate = Gate()
     parent = use(world, "gate it", gate, permission_mode="ask", deny_tools=("bash",))
