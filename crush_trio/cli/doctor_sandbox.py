@@ -40,8 +40,8 @@ def sandbox(cwd: str, target: Target) -> Check:
 
 
 _LESS = (
-    "With bubblewrap it would also protect git's hooks and editors' settings inside the workspace, "
-    "and give commands a loopback network and /tmp of their own."
+    "With bubblewrap (package bubblewrap) commands would also have a loopback network and /tmp of "
+    "their own, and hidden files would not be there at all."
 )
 
 
@@ -49,7 +49,8 @@ def described(mechanism: Mechanism) -> str:
     """A mechanism with its version."""
     if mechanism.name == "landlock":
         signals = "" if mechanism.abi >= 6 else ", which does not keep signals in"
-        return f"Landlock (version {mechanism.abi}{signals}) and a system call filter"
+        mounts = "" if mechanism.mounts else "; git's hooks in a workspace are not protected"
+        return f"Landlock (version {mechanism.abi}{signals}) and a system call filter{mounts}"
     users = "a user namespace" if mechanism.new_user else "root's privileges"
     return f"{_version(mechanism.program)} ({users}; Landlock version {abi()} unused)"
 

@@ -21,6 +21,13 @@ _PROGRAMS = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parent.pare
 """What the search tools are made of, wherever it is installed."""
 
 
+def _configuration(environ: Mapping[str, str]) -> list[Path]:
+    """Where keys may stand in configurations, if that is not below the home directory."""
+    places = [environ.get(name, "") for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME")]
+    found = [Path(place) / name for place in places for name in ("crush-trio", "crush") if place]
+    return [*found, *map(Path, filter(os.path.isabs, [environ.get("CRUSH_TRIO_CONFIG", "")]))]
+
+
 @attrs.frozen(eq=False)
 class Sandboxes:
     """Sandboxes for the runs of the server of ``data_dir``."""
@@ -54,7 +61,7 @@ class Sandboxes:
             requested,
             workspace,
             home=Path(environ.get("HOME") or os.path.expanduser("~")),
-            own=(self.data_dir, socket.parent),
+            own=(self.data_dir, socket.parent, *_configuration(environ)),
             readable=(*_PROGRAMS, *readable),
         )
         if sandbox is not None:

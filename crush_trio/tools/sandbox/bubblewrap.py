@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from crush_trio.agent.ports import PROTECTED, PROTECTED_IN_GIT, Sandbox
+from crush_trio.agent.ports import Sandbox
+from crush_trio.tools.sandbox.protected import protected_places
 
 KEPT_CAPABILITIES = {0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 4: "FSETID"}
 """What root keeps of its privileges, by number: those over files that may be written anyway."""
@@ -73,7 +74,8 @@ def _mounts(sandbox: Sandbox, private_tmp: Path) -> Iterator[Mount]:
     for root in sandbox.writable:
         if root.exists():
             mounts[str(root)] = (("--bind", str(root), str(root)),)
-            mounts |= _protected(root)
+            for place, stays in protected_places(root).items():
+                mounts[place] = (("--bind" if stays else "--ro-bind", place, place),)
     for path in sandbox.hidden:
         if path.is_dir():
             mounts[str(path)] = (("--tmpfs", str(path)),)
@@ -84,23 +86,6 @@ def _mounts(sandbox: Sandbox, private_tmp: Path) -> Iterator[Mount]:
         yield from mounts[place]
     for place in ("/proc", *sealed):  # in /proc are settings of the kernel, which root could change
         yield ("--remount-ro", place)
-
-
-def _protected(root: Path) -> dict[str, tuple[Mount, ...]]:
-    """What exists in a writable directory and must stay as it is."""
-    found: dict[str, tuple[Mount, ...]] = {}
-    git = root / ".git"
-    places = [root / name for name in PROTECTED]
-    if git.is_dir() and not git.is_symlink():
-        # A mount cannot be renamed, so nothing else can take its place.
-        found[str(git)] = (("--bind", str(git), str(git)),)
-        places += [git / name for name in PROTECTED_IN_GIT]
-    else:
-        places.append(git)
-    for place in places:
-        if place.exists() and not place.is_symlink():
-            found[str(place)] = (("--ro-bind", str(place), str(place)),)
-    return found
 
 
 def _is_real_directory(place: str) -> bool:

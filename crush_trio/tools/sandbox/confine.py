@@ -22,6 +22,10 @@ PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 CAPABILITY_VERSION_3 = 0x20080522
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446  # the same everywhere
 
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC = 1, 32, 4096, 16384
+MS_PRIVATE, MS_RELATIME, ST_RELATIME = 1 << 18, 1 << 21, 4096
+
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 MAKE_CHAR, MAKE_BLOCK = 1 << 6, 1 << 11
 TRUNCATE, IOCTL_DEV = 1 << 14, 1 << 15
@@ -73,6 +77,8 @@ def enter(plan: dict[str, object], argv: list[str]) -> list[str]:
         os.write(fd, program)
         os.lseek(fd, 0, os.SEEK_SET)
         return [*(str(fd) if word == "@filter" else str(word) for word in wrap), "--", *argv]
+    if plan["mounts"] is not None:
+        _mount(libc, _mounts(plan["mounts"]), new_user=bool(plan["new user"]))
     kept = plan["capabilities"]
     _drop_capabilities(libc, frozenset(kept) if isinstance(kept, list) else frozenset())
     _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
@@ -86,9 +92,39 @@ def _pairs(value: object) -> list[tuple[str, int]]:
     return list(value.items())
 
 
+def _mounts(value: object) -> list[tuple[str, bool]]:
+    assert isinstance(value, list)
+    return value
+
+
 def _texts(value: object) -> list[str]:
     assert isinstance(value, list)
     return value
+
+
+def _mount(libc: ctypes.CDLL, places: list[tuple[str, bool]], *, new_user: bool) -> None:
+    """In a mount namespace of its own, mount each place over itself, read-only or writable."""
+    uid, gid = os.getuid(), os.getgid()
+    flags = CLONE_NEWNS | (CLONE_NEWUSER if new_user else 0)
+    _check(libc.unshare(flags), "a mount namespace")
+    if new_user:
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+    _check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "private mounts")
+    for place, stays_writable in places:
+        path = os.fsencode(place)
+        _check(libc.mount(path, path, None, MS_BIND | MS_REC, None), f"mounting {place}")
+        if not stays_writable:
+            # What the mount below forbids already cannot be left out in a user namespace.
+            now = os.statvfs(place).f_flag
+            same = now & 0b1110 | (now & 0xC00) | (MS_RELATIME if now & ST_RELATIME else 0)
+            again = MS_BIND | MS_REMOUNT | MS_RDONLY | same
+            _check(libc.mount(None, path, None, again, None), f"protecting {place}")
 
 
 def _drop_capabilities(libc: ctypes.CDLL, kept: frozenset[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -62,9 +63,7 @@ class Confinement:
         tmp, self._tmp = self._tmp, None
         if tmp is not None:
             with trio.move_on_after(SANDBOX_TMP_REMOVE_S, shield=True):
-                await trio.to_thread.run_sync(
-                    lambda: shutil.rmtree(tmp, ignore_errors=True), abandon_on_cancel=True
-                )
+                await trio.to_thread.run_sync(_remove, tmp, abandon_on_cancel=True)
 
 
 def _made(prefix: str) -> Path:
@@ -81,4 +80,16 @@ def remove_private(prefix: str) -> None:
     for name in os.listdir(place):
         path = place / name
         if named.fullmatch(name) and path.lstat().st_uid == os.geteuid():
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+
+
+def _remove(tree: Path) -> None:
+    """Remove a directory with everything in it, also what a command has locked."""
+    shutil.rmtree(tree, ignore_errors=True)
+    if tree.exists():
+        for folder, names, _ in os.walk(tree):  # which looks into each only after this
+            for path in (os.path.join(folder, name) for name in names):
+                with contextlib.suppress(OSError):  # then it stays
+                    if not os.path.islink(path):
+                        os.chmod(path, 0o700)
+        shutil.rmtree(tree, ignore_errors=True)

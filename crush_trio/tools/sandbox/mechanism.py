@@ -130,16 +130,23 @@ def _landlock() -> Mechanism | str:
         kernel = platform.release()
         offers = f"offers version {version}" if version else "does not offer it"
         return f"Landlock is needed in version {LANDLOCK_LEAST}, and Linux {kernel} {offers}"
-    mechanism = Mechanism("landlock", abi=version)
-    problem = _problem_with(mechanism)
-    return mechanism if problem is None else f"Landlock does not work here ({problem})"
+    root = os.geteuid() == 0
+    problem = None
+    for new_user, mounts in ((not root, True), (True, True), (False, False)):
+        mechanism = Mechanism("landlock", new_user=new_user, abi=version, mounts=mounts)
+        problem = _problem_with(mechanism)
+        if problem is None:
+            return mechanism
+    return f"Landlock does not work here ({problem})"
 
 
 def _problem_with(mechanism: Mechanism) -> str | None:
     """What is wrong when a command that does nothing is confined; ``None`` if it ends well."""
     with tempfile.TemporaryDirectory(prefix="crush-trio-probe-") as made:
-        sandbox = Sandbox("read-only", Path("/"))
-        plan = plan_for(mechanism, sandbox, private_tmp=Path(os.path.realpath(made)), cwd=Path("/"))
+        workspace = Path(os.path.realpath(made))
+        (workspace / ".envrc").touch()  # something to protect, so that this is tried as well
+        sandbox = Sandbox("workspace-write", workspace, (workspace,))
+        plan = plan_for(mechanism, sandbox, private_tmp=workspace, cwd=workspace)
         with tempfile.TemporaryFile() as file:
             file.write(plan)
             file.seek(0)

@@ -14,6 +14,7 @@ from crush_trio.agent.ports import Sandbox
 from crush_trio.limits import SANDBOX_MEMORY_SHARE, SANDBOX_PROCESSES
 from crush_trio.tools.sandbox import bubblewrap
 from crush_trio.tools.sandbox.filter import program
+from crush_trio.tools.sandbox.protected import protected_places
 
 _NETWORK: Final = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_NETLINK", 16))
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
@@ -26,14 +27,21 @@ class Mechanism:
     Args:
         name: ``bubblewrap``, or ``landlock`` with a system call filter.
         program: Path of ``bwrap``.
-        new_user: Whether bubblewrap makes a user namespace; root may do without.
+        new_user: Whether a user namespace is made for what is mounted; root may do without.
         abi: Of Landlock; 0 if it is not what confines.
+        mounts: With Landlock, whether protected files can be mounted read-only besides.
     """
 
     name: Literal["bubblewrap", "landlock"]
     program: str = ""
     new_user: bool = True
     abi: int = 0
+    mounts: bool = False
+
+    @property
+    def protects(self) -> bool:
+        """Whether files in a writable directory can be kept as they are."""
+        return self.name == "bubblewrap" or self.mounts
 
 
 def plan_for(mechanism: Mechanism, sandbox: Sandbox, *, private_tmp: Path, cwd: Path) -> bytes:
@@ -61,9 +69,18 @@ def plan_for(mechanism: Mechanism, sandbox: Sandbox, *, private_tmp: Path, cwd: 
             "readable": [*map(str, sandbox.readable), str(sandbox.workspace)],
             "writable": [*map(str, sandbox.writable), str(private_tmp)],
             "devices": [f"/dev/{name}" for name in _DEVICES],
-            "capabilities": list(bubblewrap.KEPT_CAPABILITIES),
+            "mounts": _mounts(mechanism, sandbox),
+            "new user": mechanism.new_user,
+            "capabilities": [] if mechanism.new_user else list(bubblewrap.KEPT_CAPABILITIES),
         }
     )
+
+
+def _mounts(mechanism: Mechanism, sandbox: Sandbox) -> list[tuple[str, bool]] | None:
+    """What to mount over itself, and whether it stays writable; ``None`` if nothing can be."""
+    if not mechanism.mounts:
+        return None
+    return [each for root in sandbox.writable for each in protected_places(root).items()]
 
 
 def _memory_bytes() -> int:

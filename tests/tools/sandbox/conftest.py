@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.sandbox.place import MECHANISMS, World, found, made_world
+from tests.tools.sandbox.place import MECHANISMS, World, demand, made_world
 
 
 @pytest.fixture
@@ -26,6 +26,5 @@ def world() -> Iterator[World]:
 def mechanism(request: pytest.FixtureRequest) -> str:
     """One that works here; the other is skipped with its reason."""
     name: str = request.param
-    if found(name).mechanism is None:
-        pytest.skip(found(name).sentence())
+    demand(name)
     return name

@@ -13,23 +13,42 @@ from functools import cache
 from pathlib import Path
 
 import attrs
+import pytest
 
 from crush_trio.agent.ports import Sandbox
 from crush_trio.tools.processes.environment import tool_environment
 from crush_trio.tools.processes.run_processes import RunProcesses
 from crush_trio.tools.processes.spill import SpillArea
 from crush_trio.tools.sandbox.confinement import Confinement
-from crush_trio.tools.sandbox.mechanism import VARIABLE, Found, Mechanisms, find
+from crush_trio.tools.sandbox.mechanism import Found, Mechanisms, find
 from crush_trio.tools.sandbox.policy import Settings, sandbox_of
 
 MECHANISMS = ("bubblewrap", "landlock")
-PREFIX = "crush-trio-tmp-test-"
+BARE = "landlock without mounts"  # as where user namespaces are forbidden
+PREFIX = f"crush-trio-tmp-test-{os.getpid()}-"
 
 
 @cache
 def found(name: str) -> Found:
     """What this machine says to one mechanism; tried once."""
-    return find(name)
+    if name != BARE:
+        return find(name)
+    landlock = find("landlock")
+    if landlock.mechanism is None:
+        return landlock
+    return Found(attrs.evolve(landlock.mechanism, mounts=False, new_user=False))
+
+
+def demand(name: str) -> None:
+    """Skip a test, with the reason, where a mechanism does not work."""
+    if found(name).mechanism is None:
+        pytest.skip(found(name).sentence())
+
+
+def protects(name: str) -> bool:
+    """Whether a mechanism keeps files in a writable directory as they are."""
+    mechanism = found(name).mechanism
+    return mechanism is not None and mechanism.protects
 
 
 @attrs.frozen
@@ -56,7 +75,9 @@ class World:
         return made
 
     def confinement(self, mechanism: str, sandbox: Sandbox) -> Confinement:
-        return Confinement(sandbox, Mechanisms({VARIABLE: mechanism}), PREFIX)
+        mechanisms = Mechanisms()
+        mechanisms._found = found(mechanism)
+        return Confinement(sandbox, mechanisms, PREFIX)
 
     def processes(self, mechanism: str, sandbox: Sandbox) -> RunProcesses:
         spill = SpillArea(self.root / "spill")

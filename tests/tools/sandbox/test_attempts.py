@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.sandbox.place import World
+from tests.tools.sandbox.place import BARE, MECHANISMS, World, demand, protects
 
 ATTEMPTS = Path(__file__).with_name("attempts.py")
 
@@ -39,11 +39,9 @@ OF_BUBBLEWRAP = (
     "open a terminal of its own",
     "write to /tmp",
 )
-NOT_WITH_LANDLOCK = (
-    # It does not govern these; docs/sandbox.md says so.
-    "list the keys",
-    "change modes outside",
-    "change times outside",
+# Landlock does not govern these; docs/sandbox.md says so.
+NOT_WITH_LANDLOCK = ("list the keys", "change modes outside", "change times outside")
+PROTECTED = (
     "add a git hook",
     "change git's settings",
     "replace git's settings",
@@ -75,16 +73,20 @@ async def attempt(world: World, mechanism: str, mode: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("mode", ["workspace-write", "read-only"])
+@pytest.mark.parametrize("mechanism", [*MECHANISMS, BARE])
 async def test_a_sandboxed_command_can_do_its_work_and_nothing_else(
     world: World, mechanism: str, mode: str
 ) -> None:
+    demand(mechanism)
     said = await attempt(world, mechanism, mode)
     possible = set(NEEDED)
     if mode == "workspace-write":
         possible |= set(IN_THE_WORKSPACE)
     if mechanism == "bubblewrap":
         possible |= set(OF_BUBBLEWRAP)
-    unsettled = set(NOT_WITH_LANDLOCK) if mechanism == "landlock" else set()
+    unsettled = set() if mechanism == "bubblewrap" else set(NOT_WITH_LANDLOCK)
+    if not protects(mechanism):
+        unsettled |= set(PROTECTED)
     unsettled |= {"send a datagram"}  # it goes out, and the world looks whether it arrives
     done = {name for name, how in said.items() if how == "done"}
     assert done - unsettled == possible, {name: said[name] for name in done ^ possible}

@@ -170,7 +170,7 @@ def answer(code: bytes, machine: str, number: int, *arguments: int) -> int:
                 at += yes if loaded & operand else no
             case 0x06:
                 meaning: dict[int, int] = {0x7FFF0000: 0, 0x80000000: KILLED}
-                return meaning.get(operand, operand & 0xFFFF)
+                return meaning[operand] if operand in meaning else int(operand & 0xFFFF)
 
 
 @pytest.mark.parametrize(("column", "machine"), list(enumerate(syscalls.ARCHITECTURES)))
