@@ -73,6 +73,9 @@ def folded(lines: Iterable[str], columns: int) -> list[str]:
     """``lines`` cut into rows of at most ``columns`` cells; what goes on is marked with ``↳``."""
     rows: list[str] = []
     for line in lines:
+        if len(line) <= columns and line.isascii() and "\t" not in line:
+            rows.append(line)
+            continue
         row, used = "", 0
         for char in line:
             cells = _cells(char, used)

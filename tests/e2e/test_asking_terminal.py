@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.asking_kit import grant, on_a_terminal, pending, wants, wonders
-from tests.e2e.kit import Server
+from tests.e2e.kit import Server, script
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,23 @@ def test_what_is_longer_than_the_screen_is_seen_to_its_end_before_it_can_be_allo
         process.communicate(timeout=30)
         assert process.returncode == 3
     assert not (project / "made").exists()
+
+
+def test_what_was_cut_to_fit_a_frame_is_fetched_whole_before_it_is_asked_about(
+    server: Server, home: Path, project: Path
+) -> None:
+    """T20: nobody allows a file of which he was shown a half."""
+    content = "marmot\n" * 90_000 + "the end"
+    write = {"tool": "write", "input": {"file_path": "big.txt", "content": content}}
+    model = script(home / "big.json", [write], [{"text": "ok"}])
+    with on_a_terminal(server, project, "-m", model) as (process, terminal):
+        terminal.expect("more rows: ")
+        rows = re.findall(r"-- (\d+) more rows", terminal.shown)
+        assert int(rows[0]) > 89_900
+        terminal.type("no")
+        process.communicate(timeout=30)
+        assert process.returncode == 3
+    assert not (project / "big.txt").exists()
 
 
 def test_an_interrupt_at_the_question_cancels_the_run(

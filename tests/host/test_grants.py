@@ -123,7 +123,7 @@ def test_what_a_grant_covers_is_said_in_words(ask: PermissionAsk, said: str) -> 
 async def test_a_session_is_not_asked_about_the_same_command_and_is_about_others(
     world: World, asker: Asker
 ) -> None:
-    """T24: and not any more once it is taken back."""
+    """T24, R68: and is asked again once it is taken back."""
     said = iter(["make", "make", "make clean", "make"])
 
     async def run(context: ToolContext) -> ToolResult:
@@ -230,7 +230,7 @@ async def test_a_place_that_was_exchanged_while_somebody_decided_is_not_touched(
 async def test_a_denial_need_not_stop_the_turn(
     clock: MockClock, world: World, asker: Asker, way: str
 ) -> None:
-    """T26: as configured; the model hears why, the answer is given, the outcome stays `denied`."""
+    """T26, R70: as configured; the model hears why, the answer is given, the outcome stays `denied`."""
     world.kit.deny_stops = False
     world.kit.ask_deadline_s = 45
     run, row = await asker.ask("both")
