@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.asking_kit import on_a_terminal, pending
 from tests.e2e.kit import Json, Server, eventually, script
 
 AGENT = {"tool": "agent", "input": {"prompt": "find the herd"}}
@@ -122,6 +123,33 @@ def test_cancel_ends_a_run_with_its_sub_agent_or_the_sub_agent_alone(
     else:
         assert (record["outcome"], record["text"]) == ("completed", "done")
         assert result(server, record)["is_error"] is True
+
+
+def test_what_a_sub_agent_asks_is_asked_at_the_terminal_of_its_run(
+    server: Server, project: Path
+) -> None:
+    """R67, R70: with the sub-agent's session and run; a person's no ends the run, too."""
+    outside = server.home / "notes.txt"
+    outside.write_text("the herd grazes in the north\n")
+    name = script(
+        server.home / "asks.json",
+        [AGENT],
+        [{"text": "done"}],
+        sub_agents=[
+            {"actions": [{"tool": "view", "input": {"file_path": str(outside)}}]},
+            {"actions": [{"text": "in the north"}]},
+        ],
+    )
+    for said, code, answer in (("y", 0, "done\n"), ("n", 3, "")):
+        with on_a_terminal(server, project, "-m", name) as (process, terminal):
+            terminal.expect("allow?")
+            assert "notes.txt" in terminal.shown
+            (waiting,) = pending(server, server.workspace(project))
+            run = server.record(waiting["run_id"])
+            assert (run["kind"], run["session_id"]) == ("agent", waiting["request"]["session_id"])
+            terminal.type(said)
+            out, _ = process.communicate(timeout=30)
+            assert (process.returncode, out) == (code, answer)
 
 
 def test_a_killed_server_leaves_neither_of_them_and_starts_neither_again(
