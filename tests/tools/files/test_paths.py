@@ -5,11 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,6 +28,9 @@ ROUNDS = int(os.environ.get("CRUSH_TRIO_SWAP_ROUNDS", "300"))
 """10,000 is the long form."""
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 NAMES = ("a", "b", "ws", "ws2", "A", "é", "e\u0301", "..", ".", "")
+LOOKS = frozenset(
+    {"open", "lstat", "stat", "fstat", "readlink", "listxattr", "rename", "link", "unlink"}
+)
 PARTS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=6)
 
 
@@ -106,20 +113,25 @@ def test_a_path_is_inside_exactly_if_it_leads_inside(
     assert {Path(os.path.realpath(path)) for path in written} <= {place.path}
 
 
-@contextmanager
-def swapping(one: Path, other: Path) -> Iterator[None]:
-    """Exchange two names without pause while the block runs."""
+def exchanger(one: Path, other: Path) -> Callable[[], object]:
+    """What exchanges two names in one step."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         pytest.skip("no renameat2 here")
     names = (AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
-    if renameat2(*names) != 0:
+    if renameat2(*names) != 0 or renameat2(*names) != 0:
         pytest.skip("this file system does not exchange names")
+    return lambda: renameat2(*names)
+
+
+@contextmanager
+def swapping(swap: Callable[[], object]) -> Iterator[None]:
+    """Exchange the names without pause while the block runs."""
     stop = threading.Event()
 
     def work() -> None:
         while not stop.is_set():
-            renameat2(*names)
+            swap()
 
     attacker = threading.Thread(target=work)
     attacker.start()
@@ -130,38 +142,89 @@ def swapping(one: Path, other: Path) -> Iterator[None]:
         attacker.join()
 
 
-@pytest.mark.parametrize("what", ["directory", "file"])
-def test_nothing_outside_is_read_or_written_while_names_are_swapped(
-    what: str, tmp_path: Path
-) -> None:
-    """Somebody exchanges a directory, or the file itself, with a link that leads outside."""
+@contextmanager
+def swapping_before(places: tuple[int, ...], swap: Callable[[], object]) -> Iterator[list[str]]:
+    """Exchange the names right before these system calls of the block, which are counted."""
+    seen: list[str] = []
+
+    def look(_frame: FrameType, event: str, argument: Any) -> None:
+        if event == "c_call" and argument.__name__ in LOOKS:
+            if len(seen) in places:
+                swap()
+            seen.append(argument.__name__)
+
+    sys.setprofile(look)
+    try:
+        yield seen
+    finally:
+        sys.setprofile(None)
+
+
+@attrs.frozen
+class Scene:
+    """A workspace in which a name and a link that leads outside can be exchanged."""
+
+    root: Path
+    outside: Path
+    swap: Callable[[], object]
+
+    def attempt(self, text: str | None) -> bool:
+        """Read ``dir/f``, then write ``text`` into it; whether that went well."""
+        try:
+            place = resolve_place("dir/f", self.root)
+            if not place.inside:
+                return False  # it would be asked for
+            found = read_text(place.path)
+            assert found is None or "secret" not in found.text
+            if text is not None:
+                replace_file(place.path, text, None if found is None else found.version)
+        except (OSError, ToolProblem):
+            return False
+        return True
+
+    def check(self) -> None:
+        """Nothing outside was written, and nothing was made there."""
+        assert (self.outside / "f").read_text() == "secret"
+        assert os.listdir(self.outside) == ["f"]
+
+
+@pytest.fixture(params=["directory", "file"])
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Scene:
+    """The directory, or the file itself, is what is exchanged."""
     root, outside = Path(os.path.realpath(tmp_path)) / "ws", tmp_path / "outside"
     (root / "dir").mkdir(parents=True)
     outside.mkdir()
     (outside / "f").write_text("secret")
     (root / "dir" / "f").write_text("mine")
-    if what == "directory":
-        pair = (root / "dir", root / "evil")
-        pair[1].symlink_to(outside)
-    else:
-        pair = (root / "dir" / "f", root / "evil")
-        pair[1].symlink_to(outside / "f")
-    done = refused = 0
-    with swapping(*pair):
+    name, target = (root / "dir", outside)
+    if request.param == "file":
+        name, target = name / "f", target / "f"
+    (root / "evil").symlink_to(target)
+    return Scene(root, outside, exchanger(name, root / "evil"))
+
+
+def test_nothing_outside_is_read_or_written_whenever_names_are_swapped(scene: Scene) -> None:
+    """Before every system call, and back a little later, or never."""
+    with swapping_before((), scene.swap) as calls:
+        assert scene.attempt("mine")
+    count = len(calls)
+    assert count > 10
+    outcomes = set()
+    for first in range(count):
+        for later in (1, 2, 4, count):
+            second = min(first + later, count)
+            text = "mine" if later in (1, count) else None  # each write is synced
+            with swapping_before((first, second), scene.swap) as calls:
+                outcomes.add(scene.attempt(text))
+            if not (scene.root / "evil").is_symlink():
+                scene.swap()
+            scene.check()
+    assert outcomes == {True, False}
+
+
+def test_nothing_outside_is_read_or_written_while_names_are_swapped(scene: Scene) -> None:
+    """By another thread, all the time."""
+    with swapping(scene.swap):
         for number in range(ROUNDS):
-            try:
-                place = resolve_place("dir/f", root)
-                if not place.inside:
-                    refused += 1  # it would be asked for
-                    continue
-                found = read_text(place.path)
-                assert found is None or "secret" not in found.text
-                if number % 4 == 0:  # each one is synced
-                    replace_file(place.path, f"{number}", None if found is None else found.version)
-                    done += 1
-            except (OSError, ToolProblem):
-                refused += 1
-    assert (outside / "f").read_text() == "secret"
-    assert os.listdir(outside) == ["f"]
-    assert done
-    assert refused
+            scene.attempt("mine" if number % 4 == 0 else None)
+    scene.check()
