@@ -34,6 +34,7 @@ class Progress:
         self._said = LiveText()
         self._record: JsonObject = {}
         self._at = ""
+        self._sandbox = ""
         self._began = 0.0
         self._status: Status | None = None
 
@@ -67,6 +68,7 @@ class Progress:
             record = child(child(frame, "payload"), "payload")
             # A sub-agent's tools are shown; what the run itself waits for is its own.
             self._record = self._record if text(record, "parent_run") else record
+            self._tell_sandbox(text(self._record, "sandbox"))
         if frame.get("type") == "session":
             session = child(child(frame, "payload"), "payload")
             if not text(session, "parent_session_id"):
@@ -76,6 +78,12 @@ class Progress:
         self._said.take(frame)
         if self._status is not None:
             self._status.update(self._text())
+
+    def _tell_sandbox(self, mode: str) -> None:
+        """Say once what the run may touch, if that is not everything."""
+        if mode not in ("", "off", self._sandbox):
+            self._sandbox = mode
+            self._print(f"sandbox: {mode}")
 
     def pause(self) -> None:
         """Leave the terminal to a question, until `resume`."""

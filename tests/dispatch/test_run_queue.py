@@ -187,6 +187,7 @@ def test_a_prompt_folds_only_into_a_run_that_has_all_it_named() -> None:
     plain = Settings()
     for named in (
         Settings(model="a/b"),
+        Settings(sandbox="read-only"),
         Settings(limits=Limits(max_steps=1)),
         Settings(permission_mode="deny"),
         Settings(patterns=((), ("bash",))),

@@ -100,6 +100,8 @@ def test_a_configured_sandbox_holds_for_a_persons_commands_too(
     config = server.home / ".config" / "crush-trio"
     config.mkdir(parents=True)
     (config / "config.json").write_text('{"options": {"sandbox": "read-only"}}')
+    # What a directory says for itself counts only when it is trusted.
+    (project / "crush.json").write_text('{"options": {"sandbox": "off"}}')
     workspace = server.workspace(project)
     session = server.session(workspace)
     path = f"/v1/workspaces/{workspace}/agent/sessions/{session}/shell"
@@ -108,6 +110,7 @@ def test_a_configured_sandbox_holds_for_a_persons_commands_too(
     finally:
         (config / "config.json").unlink()
     assert answer["exit_code"] != 0
+    assert server.record(answer["run_id"])["sandbox"] == "read-only"
     assert not (project / "no").exists()
 
 

@@ -60,7 +60,7 @@ def arguments(
 def _mounts(sandbox: Sandbox, private_tmp: Path) -> Iterator[Mount]:
     """Every mount, what lies deeper later; at one place the last of these lists wins."""
     mounts: dict[str, tuple[Mount, ...]] = {}
-    for place in _PRIVATE:
+    for place in (*_PRIVATE, *_own_place(sandbox, private_tmp)):
         if _is_real_directory(place):
             mounts[place] = (("--bind", str(private_tmp), place),)
     for place in _EMPTY:
@@ -86,6 +86,16 @@ def _mounts(sandbox: Sandbox, private_tmp: Path) -> Iterator[Mount]:
         yield from mounts[place]
     for place in ("/proc", *sealed):  # in /proc are settings of the kernel, which root could change
         yield ("--remount-ro", place)
+
+
+def tmp_seen_as(sandbox: Sandbox, private_tmp: Path) -> str:
+    """Where a command finds the private directory: ``/tmp``, unless the workspace is there."""
+    return next(iter(_own_place(sandbox, private_tmp)), "/tmp")
+
+
+def _own_place(sandbox: Sandbox, private_tmp: Path) -> tuple[str, ...]:
+    """The private directory's own place, if the workspace takes that of ``/tmp``."""
+    return (str(private_tmp),) if private_tmp.is_relative_to(sandbox.workspace) else ()
 
 
 def _is_real_directory(place: str) -> bool:

@@ -15,6 +15,7 @@ import trio
 
 from crush_trio.agent.ports import Sandbox
 from crush_trio.limits import SANDBOX_TMP_REMOVE_S
+from crush_trio.tools.sandbox.bubblewrap import tmp_seen_as
 from crush_trio.tools.sandbox.mechanism import Mechanisms
 from crush_trio.tools.sandbox.plan import plan_for
 
@@ -55,7 +56,8 @@ class Confinement:
             lambda: plan_for(mechanism, self.sandbox, private_tmp=tmp, cwd=cwd)
         )
         passed = {name: value for name, value in env.items() if name not in NOT_PASSED}
-        seen_as = "/tmp" if mechanism.name == "bubblewrap" else str(tmp)
+        wraps = mechanism.name == "bubblewrap"
+        seen_as = tmp_seen_as(self.sandbox, tmp) if wraps else str(tmp)
         return plan, passed | {"TMPDIR": seen_as}
 
     async def aclose(self) -> None:

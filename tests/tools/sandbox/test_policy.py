@@ -142,6 +142,13 @@ def test_what_lies_deeper_is_mounted_later(tmp_path: Path) -> None:
     assert "--unshare-net" in argv
 
 
+def test_temporary_files_have_their_place_where_the_workspace_is_the_one_for_all() -> None:
+    tmp = Path("/tmp/private")
+    for workspace, seen_as in ((WS, "/tmp"), (Path("/tmp/ws"), "/tmp"), (Path("/tmp"), str(tmp))):
+        box = Sandbox("read-only", workspace)
+        assert bubblewrap.tmp_seen_as(box, tmp) == seen_as
+
+
 # --- the filter ----------------------------------------------------------------------------------
 
 
