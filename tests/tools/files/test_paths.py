@@ -102,6 +102,8 @@ def test_a_path_is_inside_exactly_if_it_leads_inside(
     place = resolve_place(text, root)
     assert place.path == expected
     assert place.inside is (expected == root or root in expected.parents)
+    if top not in expected.parents:
+        return  # so much is decided; files are made in the tree alone
     before = {path: path.is_symlink() for path in top.rglob("*")}
     with suppress(OSError, ToolProblem):
         found = read_text(place.path)
