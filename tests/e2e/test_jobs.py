@@ -163,7 +163,7 @@ def test_a_command_moves_to_the_background_only_if_it_was_asked_to(
         server,
         workspace,
         session,
-        bash("echo quick", auto_background_after=20),
+        bash("sleep 0; echo quick", auto_background_after=20),
         bash("echo slow; sleep 600", auto_background_after=1),
         {"tool": "job_output", "input": {"shell_id": "002"}},
     )
