@@ -80,8 +80,8 @@ def test_a_command_is_shown_whole() -> None:
 
 
 def test_what_else_a_call_says_is_shown_too() -> None:
-    params = {"command": "ls", "description": 'a" look', "working_dir": "x"}
-    params |= {"run_in_background": True}
+    params: dict[str, Any] = {"command": "ls", "description": 'a" look', "working_dir": "x"}
+    params["run_in_background"] = True
     assert shown.permission_lines(BASH | {"params": params})[1:] == [
         "    ls",
         "  in the background: it goes on after this turn",

@@ -375,7 +375,8 @@ def test_a_run_that_may_ask_nobody_looks_around_and_changes_nothing(
 ) -> None:
     """Contract 7: in `deny` mode reading needs no permission, and the refusal says why."""
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
-    lines = [{"command": "ls && git status --short | head -5"}, {"command": "cat *.md > made"}]
+    looks = "ls && git status --short | head -5"
+    lines: list[Json] = [{"command": looks}, {"command": "cat *.md > made"}]
     lines.append({"command": "ls", "run_in_background": True})
     calls = [{"tool": "bash", "input": {"description": "look", **line}} for line in lines]
     played = script(home / "looks.json", [calls[0]], [{"text": "looked"}])

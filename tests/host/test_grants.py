@@ -112,7 +112,7 @@ def test_two_commands_are_alike_only_if_they_are_the_same_text(one: str, two: st
         (
             fetched("https://a.b/c", "download"),
             "download (fetch) from https://a.b into the directory /w",
-        ),  # noqa: E501 - one sentence
+        ),
         (other(a=1), "exactly this call of mcp_db_query (execute)"),
     ],
 )
@@ -230,7 +230,7 @@ async def test_a_place_that_was_exchanged_while_somebody_decided_is_not_touched(
 async def test_a_denial_need_not_stop_the_turn(
     clock: MockClock, world: World, asker: Asker, way: str
 ) -> None:
-    """T26, R70: as configured; the model hears why, the answer is given, the outcome stays `denied`."""
+    """T26, R70: as configured; the model hears why and goes on, the outcome stays `denied`."""
     world.kit.deny_stops = False
     world.kit.ask_deadline_s = 45
     run, row = await asker.ask("both")
