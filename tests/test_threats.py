@@ -1,4 +1,4 @@
-"""``docs/threats.md`` against the tests: every row says what defends it, and which tests show it."""
+"""``docs/threats.md`` against the tests: every row has a defence, and tests that show it."""
 
 from __future__ import annotations
 
