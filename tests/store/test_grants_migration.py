@@ -11,7 +11,7 @@ MIGRATIONS = sorted((Path(migrate.__file__).parent / "migrations").glob("*.sql")
 
 
 def test_older_grants_of_files_are_kept_and_those_of_commands_are_not() -> None:
-    at = next(i for i, file in enumerate(MIGRATIONS) if file.stem == "0006_grants")
+    at = next(i for i, file in enumerate(MIGRATIONS) if file.stem == "0005_grants")
     conn = sqlite3.connect(":memory:")
     for file in MIGRATIONS[:at]:
         conn.executescript(file.read_text("utf-8"))
