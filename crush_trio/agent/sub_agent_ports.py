@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol
 
 import attrs
@@ -21,7 +20,8 @@ class SubAgentTask:
         tools: Names of the tools it gets; those that only sub-agents get among them.
         small: Whether the small model does, if there is one.
         instructions: What its system prompt says besides what every sub-agent is told.
-        directory: Where it works instead of the workspace; whoever made it removes it.
+        project_files: Whether it says what the project's own files say to agents. Who reads what
+            strangers have written needs not know it, and cannot be made to tell.
     """
 
     call_id: str
@@ -30,7 +30,7 @@ class SubAgentTask:
     tools: frozenset[str]
     small: bool = False
     instructions: str = ""
-    directory: Path | None = None
+    project_files: bool = True
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ from tests.explore.isolation import payload_of
 from tests.explore.ledger import Entry, Ledger
 
 OPEN = (RunState.QUEUED, RunState.RUNNING)
+_TURNS = ("prompt", "agent")  # the kinds that have a transcript with an answer
 
 
 def events_of(tables: Tables, workspace_id: WorkspaceId) -> list[StoredEvent]:
@@ -141,9 +142,9 @@ def _check_closed(messages: Sequence[Message], records: dict[RunId, RunRecord]) 
         if record is None:
             yield f"G1: {run_id} has messages and no record"
             continue
-        if mine[0].role != "user" and record.kind == "prompt":
+        if mine[0].role != "user" and record.kind in _TURNS:
             yield f"G7: {run_id} begins with {mine[0].role}"
-        if record.kind != "prompt":
+        if record.kind not in _TURNS:
             continue  # a command's message is its only one, a summary's answer is its own
         if record.outcome is not Outcome.STEERED and mine[-1].role == "user":
             yield f"G7: {run_id} has no answer"

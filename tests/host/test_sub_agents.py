@@ -110,7 +110,7 @@ async def test_several_calls_have_a_sub_agent_each_and_a_strange_id_names_no_oth
     assert first.session_id != second.session_id
 
 
-async def test_a_small_task_gets_the_small_model_and_its_price(
+async def test_a_sub_agent_gets_the_model_the_tools_and_the_files_that_its_task_names(
     clock: MockClock, world: World
 ) -> None:
     """CW 7.5: a sub-agent may have another model than its caller."""
@@ -123,7 +123,15 @@ async def test_a_small_task_gets_the_small_model_and_its_price(
 
     class Small(AgentTool):
         async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
-            task = SubAgentTask(call.id, "short", "Small", frozenset({"hidden"}), small=True)
+            task = SubAgentTask(
+                call.id,
+                "short",
+                "Small",
+                frozenset({"hidden"}),
+                small=True,
+                instructions="Be terse.",
+                project_files=False,
+            )
             return await run_sub_agent(task, context)
 
     class Hidden(FakeTool):
@@ -131,6 +139,8 @@ async def test_a_small_task_gets_the_small_model_and_its_price(
         def spec(self) -> ToolSpec:
             return attrs.evolve(super().spec, for_sub_agents=True)
 
+    (world.path / "AGENTS.md").write_text("ours alone")
+    world.kit.context_paths = ("AGENTS.md",)
     model = WithSmaller(acts={"call": calling("x")})
     world.kit.fake = model
     world.kit.tools = (Small(), Hidden("hidden", offered("x").function))
@@ -138,6 +148,9 @@ async def test_a_small_task_gets_the_small_model_and_its_price(
     (inner,) = await sub_agents(world)
     assert (inner.model, inner.provider, inner.cost_usd) == ("tiny", "fake", 10e-6 + 1000e-6)
     assert [tool.name for tool in small.requests[0].tools] == ["hidden"]
+    assert "Be terse." in small.requests[0].system
+    systems = [each.requests[0].system for each in (model, small)]
+    assert ["ours alone" in system for system in systems] == [True, False]
     assert [tool.name for tool in model.requests[0].tools] == ["agent"]
     assert record.cost_usd == pytest.approx(30e-6 + 24e-6 + 1010e-6)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import attrs
 import trio
@@ -108,7 +107,7 @@ class PromptRun:
             TurnInput(
                 session_id=record.session_id,
                 run_id=record.id,
-                workspace_path=self._directory(),
+                workspace_path=desk.home.path,
                 system=system,
                 history=(*shown, user),
                 limits=wanted,
@@ -149,20 +148,16 @@ class PromptRun:
         record, sub = self.desk.row.request.record, self.desk.open_run.sub_agent
         if record is not None:
             model = kit.recording(model, record)
+        names = setup.context_paths if sub is None or sub.task.project_files else ()
         system = prompts.system_prompt(
-            self._directory(),
+            path,
             is_git=(path / ".git").exists(),
             today=datetime.now(UTC).date().isoformat(),
-            files=prompts.read_context_files(path, setup.context_paths),
+            files=prompts.read_context_files(path, names),
             sub_agent=sub.task.instructions if sub is not None else None,
         )
-        self.desk.read_sandbox(self._directory())
+        self.desk.read_sandbox(path)
         return setup, model, system
-
-    def _directory(self) -> Path:
-        """Where it works: the workspace, unless a sub-agent was given another place."""
-        sub = self.desk.open_run.sub_agent
-        return (sub.task.directory if sub is not None else None) or self.desk.home.path
 
     # --- tools ----------------------------------------------------------------------------
 
@@ -176,7 +171,7 @@ class PromptRun:
         journal = self.desk.journal
         return ToolContext(
             workspace_id=journal.workspace_id,
-            workspace_path=self._directory(),
+            workspace_path=self.desk.home.path,
             session_id=journal.session_id,
             run_id=journal.run_id,
             ask=lambda ask: self._ask(call_id, ask, setup),

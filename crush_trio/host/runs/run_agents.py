@@ -49,10 +49,10 @@ class RunAgents:
         child = self._begin(task)
         try:
             await child.ended.wait()
+            record = await self._count(child)
         except trio.Cancelled:
             await self._end(child)  # noqa: ASYNC102  # it shields and bounds itself
             raise
-        record = await self._count(child)
         return _end_of(record, child)
 
     def _begin(self, task: SubAgentTask) -> OpenRun:

@@ -87,6 +87,7 @@ class AgenticFetchTool:
             tools=TOOLS,
             small=True,
             instructions=_INSTRUCTIONS,
+            project_files=False,
         )
         result = await run_sub_agent(task, context)
         if result.is_error:
