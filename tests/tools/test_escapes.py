@@ -3,15 +3,19 @@
 Once with the subreaper alone, once inside a cgroup where this machine lets us make one.
 """
 
+# ruff: noqa: ASYNC110
+# Other processes have no event to wait for.
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from crush_trio.limits import KILL_TOTAL_S
+from crush_trio.tools.processes import process_table
 from crush_trio.tools.processes.cgroup import Cgroup, server_cgroup
 from crush_trio.tools.processes.launched import Launched
 from crush_trio.tools.processes.run_processes import RunProcesses
@@ -48,11 +52,10 @@ async def check(escape: Escape, spill: SpillArea, at: Path, cgroup: Cgroup | Non
 
     async def once(ending: str) -> None:
         run = RunProcesses(spill, cgroup=cgroup)
-        took_ms, report, alive = await try_one(escape, ending, run, at, **env)
+        _, report, alive = await try_one(escape, ending, run, at, **env)
         assert alive == []
         assert (report.started, report.left) == (1, ())
         assert report.killed > 0
-        assert took_ms < KILL_TOTAL_S * 1000 + 500
 
     async with trio.open_nursery() as nursery:
         for ending in ENDINGS if escape.ends else ENDINGS[:1]:
@@ -116,3 +119,24 @@ async def test_two_who_end_a_command_at_once_end_it_once_and_count_it_once(
             nursery.start_soon(end)
         launched.hand_over_output()
         assert counts == [2, 2]
+
+
+async def test_a_launcher_that_was_killed_before_it_was_looked_at_leaves_nothing_behind(
+    cgroup: Cgroup, spill: SpillArea, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine a command can be faster than the server that started it (T32)."""
+    real = trio.lowlevel.open_process
+
+    async def slow(*args: Any, **more: Any) -> trio.Process:
+        process = await real(*args, **more)
+        with trio.fail_after(10):
+            while process_table.start_time(process.pid) is not None:
+                await trio.sleep(0.005)
+        return process
+
+    monkeypatch.setattr("trio.lowlevel.open_process", slow)
+    run = RunProcesses(spill, cgroup=cgroup)
+    form = ESCAPES["kills its launcher, with an environment of nothing"]
+    _, report, alive = await try_one(form, "end", run, tmp_path)
+    assert (alive, report.left) == ([], ())
+    assert report.killed >= 2

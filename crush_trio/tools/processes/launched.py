@@ -50,7 +50,8 @@ class Launched:
         self.process = process
         self.stdout = stdout
         self.stderr = stderr
-        self.record = process_table.describe(process.pid) or LeftProcess(process.pid, "?", "?")
+        # Its command may have killed it already; it is by its start that the rest is found.
+        self.record = process_table.child(process.pid)
         self.exit_code: int | None = None
         """As a shell says it: 128 + n for signal n; ``None`` while the shell runs."""
         self.still_running = 0

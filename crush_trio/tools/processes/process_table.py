@@ -77,6 +77,16 @@ def describe(pid: int) -> LeftProcess | None:
     return None if started is None else LeftProcess(pid, started, command_of(pid))
 
 
+def child(pid: int) -> LeftProcess:
+    """A child of ours that nobody has waited for yet, also if it has ended meanwhile.
+
+    Its pid cannot be anybody else's until then.
+    """
+    stat = _stat(pid) if HAS_PROC else None
+    started = start_time(pid) if stat is None else stat[2]
+    return LeftProcess(pid, started or "?", command_of(pid))
+
+
 def _parents() -> dict[int, int]:
     if not HAS_PROC:
         return {int(pid): int(parent) for pid, parent in _ps("pid", "ppid")}
