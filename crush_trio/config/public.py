@@ -60,7 +60,7 @@ def _shown(shape: Shape, value: Any) -> Any:
         case MapOf():
             return {key: _shown(shape.value, item) for key, item in value.items()}
         case Short():
-            return _shown(shape.table, value)
+            return _shown(shape.table, value) if isinstance(value, dict) else value
         case Table():
             # What we do not know, we do not show: `apiKey` is one typing mistake away.
             return {
