@@ -137,6 +137,8 @@ class _Reader:
             raise NotPlain("an operator without a command")
         if not words[0] or _ASSIGNMENT.match(words[0]):
             raise NotPlain("an assignment")
+        if words[0].startswith("%"):  # in quotes too
+            raise NotPlain("a job of the shell")
         return Step(joint, tuple(words), tuple(redirects))
 
     def _redirect(self, match: re.Match[str]) -> Redirect:
@@ -178,7 +180,7 @@ class _Reader:
         raw = self._text[began : self._at]
         if not raw:
             raise NotPlain("a word is missing")
-        if first and (raw in _RESERVED or raw[0] == "%"):  # %1 is a job of the shell
+        if first and raw in _RESERVED:
             raise NotPlain(f"the word {raw!r}")
         return word
 
