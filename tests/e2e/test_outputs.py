@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.kit import Json, Server, UnixHTTP, script
 
-LINES = 20_000
+LINES = 12_000
 WHOLE = b"".join(b"%05d \xff\0\x1b[31m|\n" % n for n in range(LINES))
 
 
@@ -68,7 +68,7 @@ def test_the_whole_of_a_long_output_is_fetched_by_its_id_in_any_range(server: Se
         (f"bytes={size - 5}-", size - 5, size),
         ("bytes=-7", size - 7, size),
         (f"bytes=-{size * 2}", 0, size),
-        (f"bytes=299000-{size * 9}", 299_000, size),
+        (f"bytes=170000-{size * 9}", 170_000, size),
     ):
         status, headers, body = fetch(server, path, ranges)
         assert (status, body) == (206, WHOLE[start:end]), ranges

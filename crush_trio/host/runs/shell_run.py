@@ -134,7 +134,9 @@ class ShellRun:
         pieces = self._pieces if whole else [*texts.values()]
         output = shell_text.head_and_tail(pieces, limits.TOOL_OUTPUT_COLUMNS)
         if result.spill_path is not None:
-            output += f"\n(the whole output is in {result.spill_path})"
+            less = f"all but {result.spill_dropped} bytes of " if result.spill_dropped else ""
+            where = f"output {result.output_id}, in {result.spill_path}"
+            output += f"\n({less}the whole output is {where})"
         return output
 
     def started_calls(self, *, cancelled: bool) -> frozenset[str]:
