@@ -124,7 +124,7 @@ async def test_the_tools_of_a_sub_agent_have_no_hooks(clock: MockClock, world: W
     """CW 7.6: the call that begins it has; its own do not, and neither does its end."""
     world.kit.tools = (FakeTool("view", writes),)
     hooks = world.kit.hooks_given = SlowHooks()
-    (record,) = await world.ended(await use(world, "look at it", ask_for("view")))
+    (record,) = await world.ended(use(world, "look at it", ask_for("view")))
     assert record.outcome is Outcome.COMPLETED
     assert [event.kind for event in await world.events()].count("run_complete") == 2
     assert hooks.asked == ["agent"]
