@@ -6,7 +6,6 @@ import attrs
 
 from crush_trio.protocol.ids import MessageId, SessionId
 
-
 TODO_STATUS = ("pending", "in_progress", "completed")
 
 
