@@ -232,7 +232,7 @@ PATTERNS = [
         r"\x41",
         "ne+dle?",
         "(foo|bar)+",
-        "{a,b}",
+        "[n&&x]eedle",
     ),
 ]
 
