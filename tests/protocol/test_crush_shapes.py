@@ -161,6 +161,7 @@ KIND_PAYLOADS: dict[str, dict[str, Any]] = {
         "model": "scout", "provider": "offline", "usage": USAGE, "cost_usd": None, "steps": 1,
         "tool_calls": 0, "denied": 0, "steered_into": None, "cancelled_by": None,
         "processes": PROCESSES, "first_seq": 40, "last_seq": 0, "deleted": False,
+        "sandbox": "off",
     },
     "job": {
         "job_id": "00A", "workspace_id": "w-1", "session_id": "s-41", "origin_run": "r-1",

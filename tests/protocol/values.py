@@ -28,6 +28,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "if_busy": requests.IF_BUSY,
     "permission_mode": requests.PERMISSION_MODES,
     "on_disconnect": requests.ON_DISCONNECT,
+    "sandbox": requests.SANDBOX_MODES,
 }
 _SPECIAL = {events.Event, events.UnknownFrame, UnknownPart}
 
