@@ -164,6 +164,39 @@ def test_outside_the_workspace_nothing_is_safe(workspace: Path) -> None:
         assert judge("git status", outside, workspace, path).safe is None
 
 
+def test_a_repository_that_leads_out_of_the_workspace_needs_permission(workspace: Path) -> None:
+    path, secret = os.environ["PATH"], workspace.parent / "secret"
+    secret.write_text("machine x password y\n")
+    git = workspace / ".git"
+    for name in ("packed-refs", "shallow", "rebase-merge/onto", "refs", "objects/info/alternates"):
+        (git / name).parent.mkdir(parents=True, exist_ok=True)
+        assert judge("git log", workspace, workspace, path).safe is not None, name
+        (git / name).symlink_to(secret)
+        assert judge("git log", workspace, workspace, path).safe is None, name
+        assert judge("git log", workspace / "src", workspace, path).safe is None, name
+        (git / name).unlink()
+    (git / "HEAD").symlink_to("refs")  # as it was made once
+    assert judge("git log", workspace, workspace, path).safe is not None
+
+
+def test_another_repository_than_the_workspaces_own_needs_permission(workspace: Path) -> None:
+    path, src = os.environ["PATH"], workspace / "src"
+    other = workspace.parent / "other" / ".git"
+    linked = other / "worktrees" / "src"
+    linked.mkdir(parents=True)
+    for leads_to in (other, linked):
+        (src / ".git").write_text(f"gitdir: {leads_to}\n")
+        assert judge("git log", src, workspace, path).safe is None
+        assert judge("cd src && git log", workspace, workspace, path).safe is None
+    (linked / "gitdir").write_text(f"{src / '.git'}\n")  # a worktree that git itself has made
+    assert judge("git log", src, workspace, path).safe is not None
+    (linked / "gitdir").write_text(f"{workspace / '.git'}\n")
+    assert judge("git log", src, workspace, path).safe is None
+    (src / ".git").unlink()
+    (src / ".git").symlink_to(other)
+    assert judge("git log", src, workspace, path).safe is None
+
+
 def test_a_git_inside_the_workspace_is_not_the_git_that_runs(workspace: Path) -> None:
     fake = workspace / "git"
     fake.write_text("#!/bin/sh\n")

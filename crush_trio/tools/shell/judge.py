@@ -22,6 +22,7 @@ from crush_trio.tools.shell.grammar import agrees
 from crush_trio.tools.shell.plain import NotPlain, Redirect, Step, read_plain
 from crush_trio.tools.shell.safe_git import SafeGit, safe_git
 from crush_trio.tools.shell.safe_programs import NotSafe
+from crush_trio.tools.shell.safe_repository import stays_inside
 from crush_trio.tools.shell.safe_words import BUILTINS, uses_of
 
 _KERNEL: Final = tuple(Path(name) for name in ("/dev", "/proc", "/sys"))
@@ -161,6 +162,8 @@ def _safe_step(step: Step, directory: Path, workspace: Path, path: str) -> SafeS
         program = program_on("git", path, workspace)
         if git is None or program is None:
             raise NotSafe("git with these arguments")
+        if not stays_inside(directory, workspace):
+            raise NotSafe("a repository that leads out of the workspace")
         return SafeStep(step.joint, program, (), git=git)
     uses = uses_of(step.argv)
     for word in uses.paths:

@@ -165,6 +165,12 @@ def _pattern_first(operands: Operands, seen: frozenset[str]) -> Uses:
     return Uses(operands if given else operands[1:])
 
 
+def _no_plus(operands: Operands, seen: frozenset[str]) -> Uses:
+    """Files, but none that begins with a plus: ``tail +1f`` is an old spelling of ``tail -f``."""
+    _none(tuple(operand for operand in operands if operand.startswith("+")), seen)
+    return Uses(operands)
+
+
 def _files_only(operands: Operands, _seen: frozenset[str]) -> Uses:
     return Uses(operands, files=True)
 
@@ -339,6 +345,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         values=_WC_HEAD,
         long=words("--quiet --silent --verbose"),
         long_values={"--lines": _SIZE, "--bytes": _SIZE},
+        operands=_no_plus,
         number=True,
     ),
     "tr": Program(
