@@ -33,14 +33,16 @@ PROTECTED_IN_GIT: Final = ("hooks", "config", "config.worktree", "commondir", "i
 class Sandbox:
     """What one run may touch, whatever its permissions say; ``None`` in its place is no sandbox.
 
-    All paths are absolute and without symbolic links; each stands for all below it.
+    All paths are absolute and, but for some of ``readable``, without symbolic links; each stands
+    for all below it.
 
     Args:
         mode: ``read-only`` or ``workspace-write``.
         workspace: Where the run works.
         writable: What may be written: nothing, or the workspace and what its user added.
         hidden: What may not be read.
-        readable: What may be read all the same, though below something hidden.
+        readable: What may be read all the same, though below something hidden; a place also by
+            the name that its programs have in it.
         network: Whether the network may be used.
     """
 

@@ -69,7 +69,7 @@ def _mounts(sandbox: Sandbox, private_tmp: Path) -> Iterator[Mount]:
     sealed = [place for place in _EMPTY if place in mounts]
     readable = [*_IN_RUN, str(sandbox.workspace), *map(str, sandbox.readable)]
     for place in readable:
-        if os.path.exists(place):
+        if os.path.exists(place) and (_is_replaced(place) or os.path.realpath(place) == place):
             mounts[place] = (("--ro-bind", place, place),)
     for root in sandbox.writable:
         if root.exists():
@@ -96,6 +96,11 @@ def tmp_seen_as(sandbox: Sandbox, private_tmp: Path) -> str:
 def _own_place(sandbox: Sandbox, private_tmp: Path) -> tuple[str, ...]:
     """The private directory's own place, if the workspace takes that of ``/tmp``."""
     return (str(private_tmp),) if private_tmp.is_relative_to(sandbox.workspace) else ()
+
+
+def _is_replaced(place: str) -> bool:
+    """Whether it lies where the command finds a directory of its own, without any link in it."""
+    return any(place.startswith(f"{above}/") for above in (*_PRIVATE, *_EMPTY))
 
 
 def _is_real_directory(place: str) -> bool:

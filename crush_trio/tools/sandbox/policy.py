@@ -116,7 +116,7 @@ def sandbox_of(
         workspace: Without symbolic links.
         home: Of the user, where secrets are.
         own: Directories of the server's: its data, its sockets.
-        readable: Below them, what tools are to read.
+        readable: Below them, what tools are to read, by absolute names that are found in it.
     """
     mode = settings.mode if requested is None else requested
     if mode == "off":
@@ -132,7 +132,7 @@ def sandbox_of(
         workspace,
         tuple(dict.fromkeys(writable)),
         tuple(sorted(hidden)),
-        tuple(map(_real, readable)),
+        tuple(dict.fromkeys(name for path in readable for name in (_real(path), Path(path)))),
         settings.network,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import struct
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,22 @@ def test_what_lies_deeper_is_mounted_later(tmp_path: Path) -> None:
     assert argv[hooks - 1] == "--ro-bind"
     assert argv.index("--remount-ro") > hooks
     assert "--unshare-net" in argv
+
+
+def test_programs_are_found_by_their_linked_name_below_what_is_replaced() -> None:
+    """An environment below ``/tmp`` may be a link to another; elsewhere links are still there."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        programs, linked = Path(made) / "programs", Path(made) / "linked"
+        programs.mkdir()
+        linked.symlink_to(programs)
+        box = sandbox_of(
+            Settings(), "read-only", WS, home=Path("/h"), own=(), readable=(linked, Path("/bin"))
+        )
+        assert box is not None
+        argv = bubblewrap.arguments("bwrap", box, private_tmp=Path("/t"), cwd=WS, new_user=True)
+        mounted = [place for how, place in zip(argv, argv[1:], strict=False) if how == "--ro-bind"]
+    assert {str(programs), str(linked)} <= set(mounted)
+    assert ("/bin" in mounted) == (not Path("/bin").is_symlink())
 
 
 def test_temporary_files_have_their_place_where_the_workspace_is_the_one_for_all() -> None:
