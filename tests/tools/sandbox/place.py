@@ -70,6 +70,7 @@ class World:
             self.workspace,
             home=self.root / "home",
             own=(self.root / "data",),
+            readable=(Path(sys.prefix), Path(sys.base_prefix)),
         )
         assert made is not None
         return made

@@ -154,7 +154,7 @@ def test_programs_are_found_by_their_linked_name_below_what_is_replaced() -> Non
         )
         assert box is not None
         argv = bubblewrap.arguments("bwrap", box, private_tmp=Path("/t"), cwd=WS, new_user=True)
-        mounted = [place for how, place in zip(argv, argv[1:], strict=False) if how == "--ro-bind"]
+        mounted = [place for how, place in itertools.pairwise(argv) if how == "--ro-bind"]
     assert {str(programs), str(linked)} <= set(mounted)
     assert ("/bin" in mounted) == (not Path("/bin").is_symlink())
 
