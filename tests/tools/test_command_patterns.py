@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import attrs
@@ -144,3 +145,29 @@ def test_a_refusal_says_why_the_line_needed_permission(root: Path) -> None:
     decision = decide(ask("find . -delete", root), "deny", [], [], workspace=root)
     assert decision is not None
     assert "What needs permission in it is the argument '-delete' of find." in decision.reason
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("echo " + "a b; " * 20_000, id="many words"),
+        pytest.param("echo " + "a" * 100_000, id="one word"),
+        pytest.param("echo " + "a'' " * 25_000, id="quotes"),
+        pytest.param("sh -c " + " ".join(f"'a b{n}.c'" for n in range(600)), id="lines in words"),
+    ],
+)
+def test_many_rules_cost_a_long_line_no_more_than_one(command: str) -> None:
+    """They are looked at on the event loop: what one of them reads, the others do not again."""
+    rules = [f"bash(program{n} x)" for n in range(40)]
+    ask = PermissionAsk(
+        tool_name="bash",
+        action="execute",
+        description="",
+        path="/w",
+        params={},
+        target=command,
+        inside=True,
+    )
+    began_s = time.thread_time()
+    decide(ask, "ask", rules, rules, workspace=Path("/w"))
+    assert time.thread_time() - began_s < 0.25
