@@ -117,9 +117,10 @@ class Limits:
 class RunRecord:
     """The permanent record of a run. ``*_ms`` are unix milliseconds, for display only.
 
-    ``kind`` is prompt, summarize, shell, or agent: a sub-agent, whose ``parent_run`` is the run that
-    called it. Tokens and cost are also those of its sub-agents. ``waiting_on`` says what an open run waits for:
-    ``queue``, ``model``, ``tool:<name>``, ``retry``, ``summarize``, ``shell``; ``None`` otherwise.
+    ``kind`` is prompt, summarize, shell, or agent: a sub-agent, whose ``parent_run`` is the run
+    that called it. Tokens and cost are also those of its sub-agents. ``waiting_on`` says what an
+    open run waits for: ``queue``, ``model``, ``tool:<name>``, ``permission``, ``question``,
+    ``retry``, ``summarize``, ``shell``, ``hook``; ``None`` otherwise.
     ``first_seq`` and ``last_seq`` are its first and last event. ``sandbox`` is the mode that its
     commands run in, from its beginning on.
     """

@@ -46,7 +46,7 @@ class Answer:
             async with aclosing(self._response.aiter_raw()) as packed:
                 async for data in packed:
                     for piece in self._unpacker.feed(data):
-                        yield piece
+                        yield piece  # noqa: ASYNC119  # whoever reads this closes it
                         await trio.lowlevel.checkpoint()
             self._unpacker.end()
         except UnpackError as exc:
