@@ -4,16 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
 import attrs
 import trio
 
 from crush_trio.tools.arguments import ToolProblem
 
-FILE_WORK = trio.CapacityLimiter(8)
-"""Worker threads for file work of tools, of all runs together; more calls wait their turn."""
+_THREADS = 8
+"""For file work of tools, of all runs together; more calls wait their turn."""
+_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("file work")
+_Given = TypeVarTuple("_Given")
+_Found = TypeVar("_Found")
+
+
+def file_work() -> trio.CapacityLimiter:
+    """What bounds the worker threads for file work of tools in this Trio run."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        _limiter.set(limiter := trio.CapacityLimiter(_THREADS))
+        return limiter
+
+
+async def look(work: Callable[[*_Given], _Found], *given: *_Given) -> _Found:
+    """What ``work`` finds or computes, in a worker thread; it changes nothing.
+
+    Who is cancelled leaves it behind, for a disk may not answer (G4).
+    """
+    return await trio.to_thread.run_sync(work, *given, abandon_on_cancel=True, limiter=file_work())
+
+
+async def alter(work: Callable[[*_Given], _Found], *given: *_Given) -> _Found:
+    """The same for work that changes something: it is waited for also by who is cancelled, and
+    what it gives is given. Nothing of it happens after the end of a run.
+    """
+    return await trio.to_thread.run_sync(work, *given, limiter=file_work())
 
 
 @attrs.frozen
@@ -51,7 +79,7 @@ def resolve_place(text: str, workspace: Path) -> Place:
 
 async def place_of(text: str, workspace: Path) -> Place:
     """`resolve_place` in a worker thread."""
-    return await trio.to_thread.run_sync(resolve_place, text, workspace, limiter=FILE_WORK)
+    return await look(resolve_place, text, workspace)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import attrs
-import trio
 
 from crush_trio.agent.ports import FileChange, PermissionAsk, ToolContext, ToolResult
 from crush_trio.limits import CONTENTS_CHARS
@@ -14,7 +13,7 @@ from crush_trio.tools.arguments import ToolProblem, demand
 from crush_trio.tools.files.difference import Difference, difference
 from crush_trio.tools.files.landing import Version
 from crush_trio.tools.files.text_file import BOM, TextFile, read_text, replace_file
-from crush_trio.tools.paths import FILE_WORK, Place, place_of
+from crush_trio.tools.paths import Place, alter, look, place_of
 from crush_trio.tools.sandbox.demands import demand_writable
 
 NOT_READ = "you must read the file before editing it. Use the View tool first"
@@ -64,7 +63,7 @@ async def look_at(file_path: str, context: ToolContext) -> Target:
         raise ToolProblem("file_path is empty")
     place = await place_of(file_path, context.workspace_path)
     demand_writable(place.path, context)
-    old = await trio.to_thread.run_sync(_read, place.path, limiter=FILE_WORK)
+    old = await look(_read, place.path)
     return Target(place, old)
 
 
@@ -135,12 +134,9 @@ async def change(target: Target, text: str, tool_name: str, context: ToolContext
     )
     demand(await context.permission(ask))
     expected = old.version if old is not None else None
-    written_ns = await trio.to_thread.run_sync(
-        replace_file, target.place.path, after, expected, limiter=FILE_WORK
-    )
-    found = await trio.to_thread.run_sync(
-        difference, target.shown, before or "", after, limiter=FILE_WORK
-    )
+    found = await look(difference, target.shown, before or "", after)
+    # The last await: whoever has written a file says so, also when cancelled meanwhile.
+    written_ns = await alter(replace_file, target.place.path, after, expected)
     note = ""
     if old is not None and old.links > 1:
         note = (

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import trio
-
 from crush_trio.agent.ports import ToolCall, ToolContext, ToolResult, ToolSpec
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered
 from crush_trio.tools.files.change import change, changed_result, contents, demand_fresh, look_at
 from crush_trio.tools.files.edits import TOLERANT_NOTE, edit_file
-from crush_trio.tools.paths import FILE_WORK
+from crush_trio.tools.paths import look
 
 _SPEC = ToolSpec(
     name="edit",
@@ -55,7 +53,7 @@ class EditTool:
         else:
             demand_fresh(target, context)
             work = partial(edit_file, target.old, old, new, everywhere=everywhere)
-            edited = await trio.to_thread.run_sync(work, limiter=FILE_WORK)  # may take seconds
+            edited = await look(work)
             text = edited.text
             note = f"\n{TOLERANT_NOTE}" if edited.tolerant else ""
         made = await change(target, text, "edit", context)

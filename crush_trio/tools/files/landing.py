@@ -71,6 +71,15 @@ class Landing:
         """
         self._file.write(data)
 
+    def sync(self) -> None:
+        """Bring it to the disk, so that `commit` has little left to do.
+
+        Raises:
+            OSError: The disk is full, or broken.
+        """
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
     def commit(self) -> int:
         """Put it in its place, synced, with the old file's mode, owner and attributes: readers
         and a crash meet the old contents or all of the new ones.

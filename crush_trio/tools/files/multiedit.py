@@ -22,7 +22,7 @@ from crush_trio.tools.files.change import (
 from crush_trio.tools.files.edits import TOLERANT_NOTE, edit_file
 from crush_trio.tools.files.landing import Version
 from crush_trio.tools.files.text_file import TextFile
-from crush_trio.tools.paths import FILE_WORK
+from crush_trio.tools.paths import look
 
 _EDIT: dict[str, Any] = arguments.schema(
     ("old_string", "new_string"),
@@ -73,7 +73,7 @@ class MultiEditTool:
         if not creates and target.old is None:
             raise ToolProblem(f"file not found: {target.path}")
         demand_fresh(target, context)
-        done = await trio.to_thread.run_sync(_apply, edits, target, limiter=FILE_WORK)
+        done = await look(_apply, edits, target)
         if not done.applied or (target.old is not None and done.text == target.old.text):
             reasons = "; ".join(f"edit {one['index']}: {one['error']}" for one in done.failed)
             raise ToolProblem(f"no edit was applied to {target.path}. {reasons}".rstrip())
@@ -109,6 +109,7 @@ def _apply(edits: list[ToolCall], target: Target) -> _Progress:
     done = _Progress(target.old.text if target.old is not None else "")
     crlf = target.old is not None and target.old.crlf
     for number, edit in enumerate(edits, 1):
+        trio.from_thread.check_cancelled()  # each may take a second, and there may be hundreds
         old, new = arguments.text(edit, "old_string"), arguments.text(edit, "new_string")
         try:
             if number == 1 and old == "":

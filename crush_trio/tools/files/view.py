@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import attrs
-import trio
 
 from crush_trio.agent.ports import PermissionAsk, ToolCall, ToolContext, ToolResult, ToolSpec
 from crush_trio.limits import (
@@ -22,7 +21,7 @@ from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered, demand
 from crush_trio.tools.files.landing import version_of
 from crush_trio.tools.files.text_file import looks_binary, open_regular
-from crush_trio.tools.paths import FILE_WORK, Place, place_of
+from crush_trio.tools.paths import Place, look, place_of
 from crush_trio.tools.sandbox.demands import demand_readable
 
 _SPEC = ToolSpec(
@@ -88,9 +87,7 @@ class ViewTool:
         path = str(place.path)
         began_ns = time.time_ns()
         try:
-            section = await trio.to_thread.run_sync(
-                _look, place.path, offset, limit, limiter=FILE_WORK
-            )
+            section = await look(_look, place.path, offset, limit)
         except FileNotFoundError:
             raise ToolProblem(f"File not found: {path}") from None
         read_at_ns = max(section.changed_ns, began_ns - COARSE_CLOCK_NS)

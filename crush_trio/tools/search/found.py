@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
-import trio
 
 from crush_trio.agent.ports import PermissionAsk, ToolCall, ToolContext
 from crush_trio.tools.arguments import ToolProblem, demand
-from crush_trio.tools.paths import FILE_WORK, Place, place_of
+from crush_trio.tools.paths import Place, look, place_of
 from crush_trio.tools.sandbox.demands import demand_readable
 
 
@@ -49,7 +48,7 @@ async def searched_place(
             inside=False,
         )
         demand(await context.permission(ask))
-    if not await trio.to_thread.run_sync(place.path.exists, limiter=FILE_WORK):
+    if not await look(place.path.exists):
         raise ToolProblem(f"path does not exist: {place.path}")
     return place
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import trio
-
 from crush_trio.agent.ports import (
     PermissionAsk,
     ToolCall,
@@ -18,7 +16,7 @@ from crush_trio.limits import (
 )
 from crush_trio.tools import arguments
 from crush_trio.tools.arguments import ToolProblem, answered, demand
-from crush_trio.tools.paths import FILE_WORK, place_of
+from crush_trio.tools.paths import look, place_of
 from crush_trio.tools.shell.command_answer import answer_of
 from crush_trio.tools.shell.jobs import run_as_job
 from crush_trio.tools.shell.judge import judge
@@ -73,16 +71,11 @@ class BashTool:
         if background and context.jobs is None:
             raise ToolProblem("Background jobs are not available here; run it in the foreground.")
         place = await place_of(working_dir or ".", context.workspace_path)
-        if not await trio.to_thread.run_sync(place.path.is_dir, limiter=FILE_WORK):
+        if not await look(place.path.is_dir):
             raise ToolProblem(f"working_dir is not a directory: {place.path}")
         # In a thread: it looks at the disk, and its parser is loaded with the first command.
-        judged = await trio.to_thread.run_sync(
-            judge,
-            command,
-            place.path,
-            place.workspace,
-            context.env.get("PATH", ""),
-            limiter=FILE_WORK,
+        judged = await look(
+            judge, command, place.path, place.workspace, context.env.get("PATH", "")
         )
         result = None
         if judged.safe is not None and not background:

@@ -18,7 +18,7 @@ from crush_trio.tools.arguments import ToolProblem, answered, demand
 from crush_trio.tools.files.change import demand_fresh_version
 from crush_trio.tools.files.landing import Landing, Version, version_of
 from crush_trio.tools.files.text_file import open_regular
-from crush_trio.tools.paths import FILE_WORK, Place, place_of
+from crush_trio.tools.paths import Place, alter, look, place_of
 from crush_trio.tools.sandbox.demands import demand_network, demand_writable
 from crush_trio.tools.web.exchange import Answer, opened
 from crush_trio.tools.web.fetch import url_argument
@@ -63,7 +63,7 @@ class DownloadTool:
         place = await place_of(text, context.workspace_path)
         demand_network(context)
         demand_writable(place.path, context)
-        old = await trio.to_thread.run_sync(_version_at, place.path, limiter=FILE_WORK)
+        old = await look(_version_at, place.path)
         demand_fresh_version(str(place.path), old, context)
         params: dict[str, Any] = {"url": str(url), "file_path": str(place.path)}
         if seconds:
@@ -74,7 +74,8 @@ class DownloadTool:
             _check_head(answer)
             async with _landing(place.path, old) as landing:
                 size = await _carry(answer, landing)
-                written_ns = await trio.to_thread.run_sync(landing.commit, limiter=FILE_WORK)
+                await look(landing.sync)  # may take long; who is cancelled does not wait for it
+                written_ns = await alter(landing.commit)
             kind = f", {answer.content_type}" if answer.content_type else ""
             return ToolResult(
                 content=f"Downloaded {size} bytes to {place.path} ({answer.url}{kind})",
@@ -122,7 +123,7 @@ def _too_large(answer: Answer) -> ToolProblem:
 
 @asynccontextmanager
 async def _landing(path: Path, expected: Version | None) -> AsyncIterator[Landing]:
-    landing = await trio.to_thread.run_sync(Landing, path, expected, limiter=FILE_WORK)
+    landing = await alter(Landing, path, expected)
     try:
         yield landing
     finally:
@@ -140,7 +141,7 @@ async def _carry(answer: Answer, landing: Landing) -> int:
                 raise _too_large(answer)
             held += piece
             if len(held) >= limits.DOWNLOAD_WRITE_BYTES:
-                await trio.to_thread.run_sync(landing.write, bytes(held), limiter=FILE_WORK)
+                await alter(landing.write, bytes(held))
                 held.clear()
-    await trio.to_thread.run_sync(landing.write, bytes(held), limiter=FILE_WORK)
+    await alter(landing.write, bytes(held))
     return size

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -193,6 +194,28 @@ async def test_a_cancelled_download_leaves_nothing(desk: Desk) -> None:
         with trio.fail_after(0.25):
             await half.gone.wait()
     assert everything(desk.root) == []
+
+
+async def test_a_cancelled_download_does_not_wait_for_the_disk(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To bring a gigabyte to a slow disk takes longer than a cancel may (G4)."""
+    begun, go_on = threading.Event(), threading.Event()
+    told: list[bool] = []
+
+    def slowly(fd: int) -> None:
+        begun.set()
+        told.append(go_on.wait(5))
+
+    monkeypatch.setattr(os, "fsync", slowly)
+    async with source(desk) as here:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(here.download, "f")
+            assert await trio.to_thread.run_sync(begun.wait, 20)
+            nursery.cancel_scope.cancel()
+        assert not told
+        assert everything(desk.root) == []
+        go_on.set()
 
 
 @attrs.define(eq=False)
