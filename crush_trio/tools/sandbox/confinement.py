@@ -48,12 +48,16 @@ class Confinement:
             Refused: ``sandbox_unavailable``: it must not be run.
             OSError: The private directory cannot be made.
         """
-        mechanism = await trio.to_thread.run_sync(self.mechanisms.demand, self.sandbox)
+        # Both only look, and who is cancelled leaves them behind: a disk may not answer.
+        mechanism = await trio.to_thread.run_sync(
+            self.mechanisms.demand, self.sandbox, abandon_on_cancel=True
+        )
         if self._tmp is None:  # no await from here on to the assignment: it is made once
             self._tmp = _made(self.prefix)
         tmp = self._tmp
         plan = await trio.to_thread.run_sync(
-            lambda: plan_for(mechanism, self.sandbox, private_tmp=tmp, cwd=cwd)
+            lambda: plan_for(mechanism, self.sandbox, private_tmp=tmp, cwd=cwd),
+            abandon_on_cancel=True,
         )
         passed = {name: value for name, value in env.items() if name not in NOT_PASSED}
         wraps = mechanism.name == "bubblewrap"
