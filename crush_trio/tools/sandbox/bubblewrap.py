@@ -1,8 +1,9 @@
 """How bubblewrap is told what a command may touch: its arguments. Looks at files, starts nothing.
 
 The whole file system read-only; over it, the deeper path later, a private ``/tmp``, an empty
-``/run``, what may be written, and nothing where something is hidden. The command gets process ids,
-System V objects and, without network, a loopback interface of its own.
+``/run``, what may be written, and nothing where something is hidden. What is protected has been
+mounted by `tools.sandbox.confine`: bubblewrap would look its names up again. The command gets
+process ids, System V objects and, without network, a loopback interface of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crush_trio.agent.ports import Sandbox
-from crush_trio.tools.sandbox.protected import protected_places
+from crush_trio.tools.sandbox.protected import writable_roots
 
 KEPT_CAPABILITIES = {0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 4: "FSETID"}
 """What root keeps of its privileges, by number: those over files that may be written anyway."""
@@ -71,11 +72,9 @@ def _mounts(sandbox: Sandbox, private_tmp: Path) -> Iterator[Mount]:
     for place in readable:
         if os.path.exists(place) and (_is_replaced(place) or os.path.realpath(place) == place):
             mounts[place] = (("--ro-bind", place, place),)
-    for root in sandbox.writable:
+    for root in writable_roots(sandbox):
         if root.exists():
             mounts[str(root)] = (("--bind", str(root), str(root)),)
-            for place, stays in protected_places(root).items():
-                mounts[place] = (("--bind" if stays else "--ro-bind", place, place),)
     for path in sandbox.hidden:
         if path.is_dir():
             mounts[str(path)] = (("--tmpfs", str(path)),)

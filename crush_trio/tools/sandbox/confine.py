@@ -23,8 +23,10 @@ CAPABILITY_VERSION_3 = 0x20080522
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446  # the same everywhere
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC = 1, 32, 4096, 16384
-MS_PRIVATE, MS_RELATIME, ST_RELATIME = 1 << 18, 1 << 21, 4096
+MS_REC, MS_PRIVATE = 16384, 1 << 18
+OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442  # the same everywhere; Linux 5.12
+OPEN_TREE_CLONE, AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 1, 0x1000, 0x8000, 1
+FROM_AND_TO_EMPTY_PATH = 0x04 | 0x40
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 MAKE_CHAR, MAKE_BLOCK = 1 << 6, 1 << 11
@@ -71,14 +73,14 @@ def enter(plan: dict[str, object], argv: list[str]) -> list[str]:
         resource.setrlimit(kind, (bound, bound))
     program = plan["filter"]
     assert isinstance(program, bytes)
+    if plan["mounts"] is not None:
+        _mount(libc, _mounts(plan["mounts"]), new_user=bool(plan["new user"]))
     wrap = plan["wrap"]
     if isinstance(wrap, list):
         fd = os.memfd_create("filter", 0)
         os.write(fd, program)
         os.lseek(fd, 0, os.SEEK_SET)
         return [*(str(fd) if word == "@filter" else str(word) for word in wrap), "--", *argv]
-    if plan["mounts"] is not None:
-        _mount(libc, _mounts(plan["mounts"]), new_user=bool(plan["new user"]))
     kept = plan["capabilities"]
     _drop_capabilities(libc, frozenset(kept) if isinstance(kept, list) else frozenset())
     _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
@@ -103,7 +105,11 @@ def _texts(value: object) -> list[str]:
 
 
 def _mount(libc: ctypes.CDLL, places: list[tuple[str, bool]], *, new_user: bool) -> None:
-    """In a mount namespace of its own, mount each place over itself, read-only or writable."""
+    """In a mount namespace of its own, mount each place over itself, read-only or writable.
+
+    Another command may exchange names in the workspace at this moment. So a place is opened once,
+    without following links, and what was opened is mounted over just that, by descriptors.
+    """
     uid, gid = os.getuid(), os.getgid()
     flags = CLONE_NEWNS | (CLONE_NEWUSER if new_user else 0)
     _check(libc.unshare(flags), "a mount namespace")
@@ -116,15 +122,43 @@ def _mount(libc: ctypes.CDLL, places: list[tuple[str, bool]], *, new_user: bool)
             with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
                 file.write(text)
     _check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "private mounts")
+    empty = ctypes.c_char_p(b"")
     for place, stays_writable in places:
-        path = os.fsencode(place)
-        _check(libc.mount(path, path, None, MS_BIND | MS_REC, None), f"mounting {place}")
+        there = _opened(place)
+        if there is None:
+            continue
+        clone = ctypes.c_uint(OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE | os.O_CLOEXEC)
+        tree = _check(libc.syscall(OPEN_TREE, there, empty, clone), f"cloning {place}")
         if not stays_writable:
-            # What the mount below forbids already cannot be left out in a user namespace.
-            now = os.statvfs(place).f_flag
-            same = now & 0b1110 | (now & 0xC00) | (MS_RELATIME if now & ST_RELATIME else 0)
-            again = MS_BIND | MS_REMOUNT | MS_RDONLY | same
-            _check(libc.mount(None, path, None, again, None), f"protecting {place}")
+            attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY, 0, 0, 0)
+            size = ctypes.c_size_t(ctypes.sizeof(attributes))
+            call = (MOUNT_SETATTR, tree, empty, ctypes.c_uint(AT_EMPTY_PATH), attributes, size)
+            _check(libc.syscall(*call), f"protecting {place}")
+        over = ctypes.c_uint(FROM_AND_TO_EMPTY_PATH)
+        _check(libc.syscall(MOVE_MOUNT, tree, empty, there, empty, over), f"mounting {place}")
+        os.close(tree)
+        os.close(there)
+
+
+def _opened(place: str) -> int | None:
+    """A descriptor of exactly this place; ``None`` if it is not there any more.
+
+    Raises:
+        OSError: A link is in the way.
+    """
+    fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    try:
+        for name in place.split("/"):
+            if name:
+                below = os.open(name, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=fd)
+                os.close(fd)
+                fd = below
+        if stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise OSError(40, f"sandbox: {place} was exchanged for a link")
+    except FileNotFoundError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def _drop_capabilities(libc: ctypes.CDLL, kept: frozenset[int]) -> None:

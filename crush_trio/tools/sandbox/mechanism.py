@@ -115,8 +115,9 @@ def _bubblewrap() -> Mechanism | str:
     if program is None:
         return "bubblewrap is not installed (install the package bubblewrap)"
     said = ""
-    for new_user in (False, True) if os.geteuid() == 0 else (True,):
-        mechanism = Mechanism("bubblewrap", program, new_user)
+    users = (False, True) if os.geteuid() == 0 else (True,)
+    for mounts, new_user in ((mounts, new_user) for mounts in (True, False) for new_user in users):
+        mechanism = Mechanism("bubblewrap", program, new_user, mounts=mounts)
         problem = _problem_with(mechanism)
         if problem is None:
             return mechanism

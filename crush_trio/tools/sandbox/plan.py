@@ -14,7 +14,7 @@ from crush_trio.agent.ports import Sandbox
 from crush_trio.limits import SANDBOX_MEMORY_SHARE, SANDBOX_PROCESSES
 from crush_trio.tools.sandbox import bubblewrap
 from crush_trio.tools.sandbox.filter import program
-from crush_trio.tools.sandbox.protected import protected_places
+from crush_trio.tools.sandbox.protected import protected_places, writable_roots
 
 _NETWORK: Final = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_NETLINK", 16))
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
@@ -29,7 +29,7 @@ class Mechanism:
         program: Path of ``bwrap``.
         new_user: Whether a user namespace is made for what is mounted; root may do without.
         abi: Of Landlock; 0 if it is not what confines.
-        mounts: With Landlock, whether protected files can be mounted read-only besides.
+        mounts: Whether protected files can be mounted read-only before all else.
     """
 
     name: Literal["bubblewrap", "landlock"]
@@ -41,7 +41,7 @@ class Mechanism:
     @property
     def protects(self) -> bool:
         """Whether files in a writable directory can be kept as they are."""
-        return self.name == "bubblewrap" or self.mounts
+        return self.mounts
 
 
 def plan_for(mechanism: Mechanism, sandbox: Sandbox, *, private_tmp: Path, cwd: Path) -> bytes:
@@ -67,7 +67,7 @@ def plan_for(mechanism: Mechanism, sandbox: Sandbox, *, private_tmp: Path, cwd: 
             "network": sandbox.network,
             "hidden": [*map(str, sandbox.hidden), "/dev"],
             "readable": [*map(str, sandbox.readable), str(sandbox.workspace)],
-            "writable": [*map(str, sandbox.writable), str(private_tmp)],
+            "writable": [*map(str, writable_roots(sandbox)), str(private_tmp)],
             "devices": [f"/dev/{name}" for name in _DEVICES],
             "mounts": _mounts(mechanism, sandbox),
             "new user": mechanism.new_user,

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crush_trio.agent.ports import PROTECTED, PROTECTED_IN_GIT
+from crush_trio.agent.ports import PROTECTED, PROTECTED_IN_GIT, Sandbox
+
+
+def writable_roots(sandbox: Sandbox) -> list[Path]:
+    """The writable directories that are not in another one.
+
+    One that is can be exchanged for a link by what writes in the other, so its name says nothing.
+    Something hidden in between keeps it apart.
+    """
+    return [
+        root
+        for root in sandbox.writable
+        if not any(
+            root != other
+            and root.is_relative_to(other)
+            and not any(root.is_relative_to(h) and h.is_relative_to(other) for h in sandbox.hidden)
+            for other in sandbox.writable
+        )
+    ]
 
 
 def protected_places(root: Path) -> dict[str, bool]:

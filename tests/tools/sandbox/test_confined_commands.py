@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -208,6 +208,27 @@ async def test_a_command_that_cannot_be_confined_is_not_run(
     await processes.aclose()
     assert result.exit_code not in (0, None)
     assert not (world.workspace / "ran").exists()
+
+
+@attrs.define(eq=False)
+class Exchanging(Confinement):
+    """Exchanges the repository for a link, as another command may, after the look at it."""
+
+    async def prepare(self, cwd: Path, env: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
+        made = await super().prepare(cwd, env)
+        (cwd / ".git").rename(cwd / "moved")
+        (cwd / ".git").symlink_to("../../outside")
+        return made
+
+
+async def test_a_name_exchanged_for_a_link_leads_nowhere(world: World, mechanism: str) -> None:
+    mechanisms = Mechanisms({VARIABLE: mechanism})
+    confinement = Exchanging(world.sandbox(), mechanisms, PREFIX)
+    processes = RunProcesses(SpillArea(world.root / "spill"), confinement=confinement)
+    result = await Shell(world, processes)("echo owned >.git/victim")
+    await processes.aclose()
+    assert result.exit_code == 126
+    assert (world.root / "outside" / "victim").read_text() == "secret"
 
 
 async def test_a_machine_without_a_sandbox_refuses_and_runs_nothing(world: World) -> None:

@@ -17,6 +17,7 @@ from crush_trio.tools.sandbox.filter import program
 from crush_trio.tools.sandbox.mechanism import Found, Mechanisms
 from crush_trio.tools.sandbox.plan import Mechanism
 from crush_trio.tools.sandbox.policy import Settings, sandbox_of, settings_of
+from crush_trio.tools.sandbox.protected import writable_roots
 
 # --- settings and modes --------------------------------------------------------------------
 
@@ -129,18 +130,24 @@ def test_outputs_of_tools_can_be_read_in_a_hidden_directory() -> None:
 
 def test_what_lies_deeper_is_mounted_later(tmp_path: Path) -> None:
     home, tmp = tmp_path / "home", tmp_path / "tmp"
-    for name in (".ssh", "ws/.git/hooks"):
+    for name in (".ssh", ".aws/ws", "ws"):
         (home / name).mkdir(parents=True)
-    workspace = home / "ws"
-    box = Sandbox("workspace-write", workspace, (home, workspace), (home / ".ssh",))
-    argv = bubblewrap.arguments("bwrap", box, private_tmp=tmp, cwd=workspace, new_user=True)
-    hidden = argv.index("--tmpfs", argv.index(str(home)))
-    assert argv[hidden + 1] == str(home / ".ssh")
-    assert argv.index("/tmp") < argv.index(str(home)) < argv.index(str(workspace / ".git"))
-    hooks = argv.index(str(workspace / ".git" / "hooks"))
-    assert argv[hooks - 1] == "--ro-bind"
-    assert argv.index("--remount-ro") > hooks
+    inner = home / ".aws" / "ws"
+    hidden = (home / ".aws", home / ".ssh")
+    box = Sandbox("workspace-write", home / "ws", (home, home / "ws", inner), hidden)
+    argv = bubblewrap.arguments("bwrap", box, private_tmp=tmp, cwd=home, new_user=True)
+    empty = argv.index("--tmpfs", argv.index(str(home)))
+    assert argv[empty + 1] == str(home / ".aws")
+    assert argv.index("/tmp") < argv.index(str(home)) < empty < argv.index(str(inner))
+    assert argv.index("--remount-ro") > argv.index(str(inner))
     assert "--unshare-net" in argv
+
+
+def test_a_writable_directory_in_another_one_is_no_second_way_in() -> None:
+    home = Path("/home/me")
+    roots = (home / "a", home / "a" / "b", home / "ab", home / "a" / "hidden" / "c")
+    box = Sandbox("workspace-write", home / "a", roots, (home / "a" / "hidden",))
+    assert writable_roots(box) == [roots[0], roots[2], roots[3]]
 
 
 def test_programs_are_found_by_their_linked_name_below_what_is_replaced() -> None:
