@@ -13,7 +13,6 @@ import gc
 import itertools
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ from crush_trio.limits import (
     TREE_SUMMARY_FILES,
     TREE_SUMMARY_S,
 )
+from crush_trio.tools.own_memory import bound_memory
 from crush_trio.tools.search.contents import lines_found
 from crush_trio.tools.search.globs import Glob
 from crush_trio.tools.search.linear import Linear, PatternError, escaped
@@ -154,7 +154,7 @@ def _say(value: object) -> None:
 
 def main() -> None:
     """Answer the request in the first argument."""
-    resource.setrlimit(resource.RLIMIT_AS, (SEARCH_MEMORY_BYTES, SEARCH_MEMORY_BYTES))
+    bound_memory(SEARCH_MEMORY_BYTES)
     gc.disable()  # nothing here makes cycles, and looking for them takes a tenth of the time
     request = json.loads(sys.argv[1])
     truncated = False

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import sys
 import urllib.parse
 from collections import Counter
@@ -20,6 +19,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any, Final
 
 from crush_trio.limits import FETCH_DEPTH, FETCH_MEMORY_BYTES
+from crush_trio.tools.own_memory import bound_memory
 from crush_trio.tools.web.text import cleaned, cut
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _squeezed(text: str) -> str:
 def main() -> None:
     """Answer the request in the first argument."""
     sys.setrecursionlimit(_FRAMES * FETCH_DEPTH)
-    resource.setrlimit(resource.RLIMIT_AS, (FETCH_MEMORY_BYTES, FETCH_MEMORY_BYTES))
+    bound_memory(FETCH_MEMORY_BYTES)
     request: dict[str, Any] = json.loads(sys.argv[1])
     page = sys.stdin.buffer.read().decode("utf-8", "replace")
     try:
