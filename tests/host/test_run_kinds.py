@@ -16,7 +16,7 @@ from crush_trio.host.editing import edit
 from crush_trio.protocol.errors import Refused
 from crush_trio.protocol.ids import RunId, WorkspaceId
 from crush_trio.protocol.messages import ShellCommandPart
-from crush_trio.protocol.runs import Limits, Outcome, RunRecord, RunState
+from crush_trio.protocol.runs import Limits, Outcome, RunError, RunRecord, RunState
 from crush_trio.store.contract import StoredEvent
 from crush_trio.store.memory import MemoryStore
 from tests.host import fakes
@@ -226,6 +226,17 @@ async def test_limits_end_a_command(
     (record,) = await world.ended(world.submit("slow", kind="shell"))
     assert record.error is not None
     assert f"{limits.SHELL_TIMEOUT_S:g}" in record.error.message
+
+
+async def test_a_command_that_cannot_be_confined_any_more_says_so(
+    clock: MockClock, world: World
+) -> None:
+    async def refused(on_output: object) -> ShellResult:
+        raise Refused("sandbox_unavailable", "No sandbox can be made here.")
+
+    world.kit.shells["ls"] = refused
+    (record,) = await world.ended(world.submit("ls", kind="shell"))
+    assert record.error == RunError("sandbox_unavailable", "No sandbox can be made here.")
 
 
 async def test_a_command_can_be_edited_and_a_summary_only_moved(

@@ -15,7 +15,7 @@ from crush_trio.agent.turn import TurnEnd
 from crush_trio.host.kit import WorkspaceSetup
 from crush_trio.host.runs import kind_commits
 from crush_trio.host.runs.desk import Desk, now_s
-from crush_trio.protocol.errors import CrushError, StoreError
+from crush_trio.protocol.errors import CrushError, Refused, StoreError
 from crush_trio.protocol.messages import Message
 from crush_trio.protocol.runs import Limits, Outcome
 from crush_trio.store.contract import Transaction
@@ -56,6 +56,7 @@ class ShellRun:
         Raises:
             LimitReached: ``timeout``.
             ShellError: It cannot be started.
+            Refused: ``sandbox_unavailable``, only now.
         """
         journal = self.desk.journal
         placed = journal.place(self.base)
@@ -94,6 +95,8 @@ class ShellRun:
                 )
             except OSError as exc:
                 self.failure = ShellError(f"The command cannot be started: {exc.strerror}.")
+            except Refused as exc:  # as it is, and not in a group
+                self.failure = exc
             nursery.cancel_scope.cancel()
         if result is None:
             raise self.failure or ShellError("The command cannot be started.")
