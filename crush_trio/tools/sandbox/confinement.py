@@ -79,14 +79,15 @@ def _made(prefix: str) -> Path:
 def remove_private(prefix: str) -> None:
     """Remove the private directories that an earlier server with this prefix has left; blocking.
 
-    Its processes must be gone.
+    Its processes must be gone. What cannot be removed stays: nobody has to wait for it.
     """
     place = Path(tempfile.gettempdir())
     named = re.compile(re.escape(prefix) + r"[a-z0-9_]{8}")
-    for name in os.listdir(place):
-        path = place / name
-        if named.fullmatch(name) and path.lstat().st_uid == os.geteuid():
-            _remove(path)
+    with contextlib.suppress(OSError):  # it may be passed through, and not be listed
+        for name in filter(named.fullmatch, os.listdir(place)):
+            with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+                if (place / name).lstat().st_uid == os.geteuid():
+                    _remove(place / name)
 
 
 def _remove(tree: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import struct
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from crush_trio.agent.ports import PROTECTED, Sandbox
 from crush_trio.protocol.errors import ConfigError, Refused
 from crush_trio.tools.sandbox import bubblewrap, syscalls
+from crush_trio.tools.sandbox.confinement import remove_private
 from crush_trio.tools.sandbox.filter import program
 from crush_trio.tools.sandbox.mechanism import Found, Mechanisms
 from crush_trio.tools.sandbox.plan import Mechanism
@@ -263,3 +265,23 @@ def test_landlock_refuses_to_make_a_directory_writable_that_holds_secrets(tmp_pa
         else:
             with pytest.raises(Refused, match="takes bubblewrap"):
                 mechanisms.demand(box)
+
+
+def test_what_an_earlier_server_has_left_keeps_no_server_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program may tidy at the same time, and the place may be one that nobody may list."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, others = tmp_path / "p-abcdefgh", tmp_path / "p-abcdefgh-of-somebody"
+    (left / "sub").mkdir(parents=True)
+    others.mkdir()
+    monkeypatch.setattr(os, "listdir", lambda place: ["p-gonegone", left.name, others.name])
+    remove_private("p-")
+    assert not left.exists()
+    assert others.exists()
+
+    def forbidden(place: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(place))
+
+    monkeypatch.setattr(os, "listdir", forbidden)
+    remove_private("p-")
