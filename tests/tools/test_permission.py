@@ -21,9 +21,13 @@ def fetch(url: str, tool: str = "fetch") -> PermissionAsk:
     return PermissionAsk(tool, "fetch", "", "", {}, url, False)
 
 
-def download(path: str) -> PermissionAsk:
-    inside = Path(path).is_relative_to(ROOT)
-    return PermissionAsk("download", "download", "", str(Path(path).parent), {}, path, inside)
+def asking(tool: str, url: str) -> PermissionAsk:
+    return PermissionAsk(tool, "fetch", "", "", {"url": url}, url, False)
+
+
+def download(path: str, url: str = "https://host.example/") -> PermissionAsk:
+    inside, params = Path(path).is_relative_to(ROOT), {"url": url}
+    return PermissionAsk("download", "download", "", str(Path(path).parent), params, path, inside)
 
 
 def write(path: str, tool: str = "write") -> PermissionAsk:
@@ -67,6 +71,8 @@ NOT_ALLOWED = [
     ("fetch(*.example.com)", fetch("https://example.com/")),
     ("fetch(*.example.com)", fetch("https://evilexample.com/")),
     ("fetch(example.com)", fetch("https://example.com/", tool="agentic_fetch")),
+    ("fetch(example.com)", download("/home/ana/proj/a", url="https://Example.com/x")),
+    ("fetch(*.example.com)", asking("agentic_fetch", "https://www.example.com/")),
     ("write(src/**)", download("/home/ana/proj/src/a.bin")),
     ("download(src/**)", download("/home/ana/proj/a.bin")),
     ("bash:read", bash("make")),
@@ -116,12 +122,17 @@ DENIED = [
     ("bash(rm)", bash("env A=1 rm x")),
     ("bash(rm)", bash("sh -c 'cd /; rm x'")),
     ("bash(rm)", bash("find . -exec rm x")),
+    ("bash(rm)", bash("fish -c 'r\\m x'")),
+    ("bash(rm)", bash("systemd-run --user rm x")),
+    ("bash(rm)", bash("perl -e 'system \"rm x\"'")),
     ("bash(git push)", bash("cd x && git push -f")),
     ("write(.env)", write("/home/ana/proj/a/.env")),
     ("write(.env)", write("/home/ana/proj/.env", tool="edit")),
     ("write(/etc/**)", write("/etc/passwd")),
 ]
 NOT_DENIED = [
+    ("fetch(example.com)", download("/home/ana/proj/a", url="https://example.org/example.com")),
+    ("agentic_fetch(example.com)", download("/home/ana/proj/a", url="https://example.com/")),
     ("fetch(example.com)", fetch("https://example.org/")),
     ("write(.env)", bash("cat .env")),
     ("write(.env)", bash("make > out")),
@@ -130,6 +141,7 @@ NOT_DENIED = [
     ("bash(rm)", bash("git commit -m \"$(cat <<'E'\nfix (it)\nE\n)\"")),
     ("bash(rm)", bash("find . -name x | xargs -I{} cp {} y")),
     ("bash(rm)", bash("rmdir x")),
+    ("bash(rm)", bash("git rm x")),
     ("bash(rm)", bash("echo rm")),
     ("bash(git push)", bash("git pull")),
     ("write(.env)", write("/home/ana/proj/env")),

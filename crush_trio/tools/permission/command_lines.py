@@ -22,19 +22,26 @@ from crush_trio.tools.shell.plain import NotPlain, Redirect, read_plain, words
 
 Prefix = tuple[str, ...]
 
-_SHELLS: Final = words("bash dash eval ksh sh ssh su trap zsh")
+_SHELLS: Final = words(
+    "ash bash csh dash eval fish ksh mksh pwsh rbash runuser sh ssh su tcsh trap yash zsh"
+)
 """Programs that take command lines as arguments."""
 
 _STARTERS: Final = words(
-    "builtin command doas env exec ionice nice nohup setsid stdbuf strace sudo taskset time "
-    "timeout watch xargs"
+    "builtin chrt command doas env exec fakeroot ionice ltrace nice nohup numactl pkexec prlimit "
+    "setarch setpriv setsid stdbuf strace sudo systemd-run taskset time timeout unbuffer valgrind "
+    "watch xargs"
 )
 """Programs that run their first operand."""
 
 _WRAPPERS: Final = (
     _SHELLS
     | _STARTERS
-    | words("alias busybox chroot coproc find flock nsenter parallel python python3 script unshare")
+    | words(
+        "alias awk bind busybox bwrap chroot complete coproc find flock gawk gdb mapfile "
+        "mawk node nsenter parallel perl php python python3 readarray ruby script tar toybox "
+        "unshare"
+    )
 )
 """Programs that start other programs: behind them a denied word counts wherever it stands."""
 

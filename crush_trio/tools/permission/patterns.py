@@ -6,7 +6,8 @@ Patterns:
 * ``bash(PREFIX)``: commands whose first words are PREFIX's; ``…``, ``...`` or ``*`` may end it.
 * ``write(GLOB)``: files written by any tool; ``TOOL(GLOB)``: files of that tool alone. A GLOB is
   a .gitignore line relative to the workspace, or an absolute one from ``/``.
-* ``fetch(HOST)``: URLs of one host; ``fetch(*.HOST)``: of every host below it.
+* ``fetch(HOST)``: URLs of one host; ``fetch(*.HOST)``: of every host below it. To deny, also those
+  of ``download`` and ``agentic_fetch``.
 
 Deny beats allow. To allow, patterns have to match for certain: a command line, run inside the
 workspace, is allowed if every simple command in it is literal and either begins with the PREFIX of
@@ -41,6 +42,7 @@ _FILE_TOOLS: Final = frozenset(
     {"write", "edit", "multiedit", "download", "view", "ls", "glob", "grep"}
 )
 _HOST_TOOLS: Final = frozenset({"fetch", "agentic_fetch"})
+_ASKS_HOSTS: Final = frozenset({"agentic_fetch", "download"})
 _HOST: Final = "one host, as in fetch(example.com), or fetch(*.example.com) for all below it"
 
 
@@ -174,8 +176,7 @@ def denies(pattern: Pattern, ask: PermissionAsk, workspace: Path | None = None) 
     if pattern.prefix is not None:
         return ask.tool_name == "bash" and may_run(pattern.prefix, ask.target)
     if pattern.host is not None:
-        host = _host_of(ask.target) if ask.tool_name == pattern.tool else None
-        return ask.tool_name == pattern.tool and (host is None or _host_matches(pattern.host, host))
+        return _denies_host(pattern, pattern.host, ask)
     if pattern.glob is not None and pattern.tool == "write" and ask.tool_name == "bash":
         return any(_denies_file(pattern, each, workspace) for each in _written_files(ask))
     if pattern.glob is not None and pattern.tool == "write" and ask.action == "download":
@@ -183,6 +184,16 @@ def denies(pattern: Pattern, ask: PermissionAsk, workspace: Path | None = None) 
     if pattern.glob is not None:
         return _glob_tool(pattern, ask) and _denies_file(pattern, ask, workspace)
     return _covers(pattern, ask, workspace)
+
+
+def _denies_host(pattern: Pattern, wanted: str, ask: PermissionAsk) -> bool:
+    """``fetch(HOST)`` also counts for what other tools ask of the host."""
+    mine = ask.tool_name == pattern.tool
+    url = ask.target if mine else ask.params.get("url") if isinstance(ask.params, dict) else None
+    if not mine and (pattern.tool != "fetch" or ask.tool_name not in _ASKS_HOSTS or not url):
+        return False
+    host = _host_of(str(url))
+    return host is None or _host_matches(wanted, host)
 
 
 def _denies_file(pattern: Pattern, ask: PermissionAsk, workspace: Path | None) -> bool:
