@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crush_trio.agent.ports import (
     PermissionAsk,
+    Sandbox,
     ToolCall,
     ToolContext,
     ToolResult,
@@ -78,9 +79,11 @@ class BashTool:
             judge, command, place.path, place.workspace, context.env.get("PATH", "")
         )
         result = None
+        sandbox: Sandbox | None = None
         if judged.safe is not None and not background:
             result = await run_safe(judged.safe, place.workspace, call, context)
         if result is None:
+            sandbox = context.sandbox  # what only looks does not meet its edge, and quotes much
             ask = PermissionAsk(
                 tool_name="bash",
                 action="execute",
@@ -111,4 +114,4 @@ class BashTool:
                 on_output=context.output,
                 spill_name=call.id,
             )
-        return answer_of(result, description, place.path)
+        return answer_of(result, description, place.path, sandbox=sandbox)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crush_trio.agent.ports import ShellResult, ToolResult
+from crush_trio.agent.ports import Sandbox, ShellResult, ToolResult
 from crush_trio.limits import TOOL_OUTPUT_COLUMNS
 from crush_trio.tools.shell.plain_output import plain_output
+from crush_trio.tools.shell.sandbox_hint import sandbox_hint
 from crush_trio.tools.truncate import truncate
 
 
-def output_of(result: ShellResult) -> str:
-    """Both streams, each cut to its columns, and how the command ended unless it went well."""
+def output_of(result: ShellResult, sandbox: Sandbox | None = None) -> str:
+    """Both streams, each cut to its columns, and how the command ended unless it went well.
+
+    With the ``sandbox`` it ran in also what that forbids, if it seems to have met it.
+    """
     stdout, stderr = plain_output(result.stdout), plain_output(result.stderr)
     out = truncate(stdout, TOOL_OUTPUT_COLUMNS, more_lines=result.stdout_dropped_lines)
     err = truncate(stderr, TOOL_OUTPUT_COLUMNS, more_lines=result.stderr_dropped_lines)
@@ -32,7 +36,8 @@ def output_of(result: ShellResult) -> str:
         parts.append(
             f"({result.still_running} of its processes are still running; they end with this run)"
         )
-    return "\n".join(parts)
+    hint = sandbox_hint(result, sandbox)
+    return "\n".join([*parts, hint] if hint else parts)
 
 
 def _where(result: ShellResult) -> str:
@@ -44,10 +49,14 @@ def _where(result: ShellResult) -> str:
 
 
 def answer_of(
-    result: ShellResult, description: str, directory: Path, **metadata: object
+    result: ShellResult,
+    description: str,
+    directory: Path,
+    *,
+    sandbox: Sandbox | None = None,
 ) -> ToolResult:
     """The answer to a call whose command has ended."""
-    output = output_of(result)
+    output = output_of(result, sandbox)
     return ToolResult(
         content=f"{output}\n\n<cwd>{directory}</cwd>" if output else "no output",
         metadata={
@@ -57,7 +66,6 @@ def answer_of(
             "description": description,
             "working_directory": str(directory),
             **_kept(result),
-            **metadata,
         },
     )
 

@@ -59,7 +59,7 @@ async def run_as_job(
         raise ToolProblem(refused.message) from refused
     if await job.wait(wait_s) or not job.keep():
         await job.wait(BASH_TIMEOUT_S)  # it is ending: at most what a kill takes
-        return answer_of(job.present(), description, directory)
+        return answer_of(job.present(), description, directory, sandbox=context.sandbox)
     job_id = job.record.job_id
     content = f"Background shell started with ID: {job_id}\n\n{_USE}"
     if not background:
@@ -99,7 +99,7 @@ class JobOutputTool:
         if arguments.flag(call, "wait"):
             done = await job.wait(BASH_TIMEOUT_S)
         if offset < 0:
-            output, next_offset = output_of(job.present()), None
+            output, next_offset = output_of(job.present(), context.sandbox), None
         else:
             piece = await job.read(offset, TOOL_OUTPUT_COLUMNS)
             output, next_offset = piece.data, piece.next
