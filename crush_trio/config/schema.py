@@ -197,6 +197,13 @@ TUI = Table(
 
 _PATHS = Text("A file or directory.")
 
+
+def _read_place(text: str) -> str:
+    if not text.startswith(("/", "~/")) or "\0" in text:
+        raise ValueError("expected an absolute path, or one that begins with ~/")
+    return text
+
+
 OPTIONS = Table(
     "Everything that is not a provider, server or permission.",
     {
@@ -246,7 +253,10 @@ OPTIONS = Table(
                         choices=("off", "read-only", "workspace-write"),
                     ),
                     "network": Flag("Leave them the network."),
-                    "writable": ListOf("Further places they may write, absolute or ~/….", _PATHS),
+                    "writable": ListOf(
+                        "Further places they may write, absolute or ~/….",
+                        Text("A path.", reads=_read_place),
+                    ),
                 },
             ),
         ),

@@ -307,3 +307,12 @@ def test_a_fifo_in_the_workspace_does_not_hang_the_start(files: Files) -> None:
     os.mkfifo(files.workspace / ".crush-trio.json")
     with pytest.raises(ConfigError, match="not a FIFO"):
         files.load()
+
+
+@pytest.mark.parametrize("place", ["build", "", "~other/x", "/a\0b"])
+def test_a_place_that_a_sandbox_leaves_writable_is_absolute(tmp_path: Path, place: str) -> None:
+    user = tmp_path / "config.json"
+    user.write_text(json.dumps({"options": {"sandbox": {"writable": ["/a", "~/b", place]}}}))
+    where = r"config\.json: \$\.options\.sandbox\.writable\[2\]: expected an absolute path"
+    with pytest.raises(ConfigError, match=where):
+        load_config(None, environ={"HOME": str(tmp_path)}, user_config=user)
