@@ -110,9 +110,6 @@ _LANGUAGES: Final[Mapping[str, Callable[[Sequence[str]], Uses]]] = {
     "sed": _sed,
     "test": _test,
 }
-SAFE_NAMES: Final = frozenset(PROGRAMS) | frozenset(_LANGUAGES)
-"""Every program that is safe with some arguments."""
-
 BUILTINS: Final = frozenset({"command", "type"})
 """Those that only a shell itself can do."""
 
