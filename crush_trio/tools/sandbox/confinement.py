@@ -94,6 +94,8 @@ def _remove(tree: Path) -> None:
     """Remove a directory with everything in it, also what a command has locked."""
     shutil.rmtree(tree, ignore_errors=True)
     if tree.exists():
+        with contextlib.suppress(OSError):  # it may have locked the directory itself
+            os.chmod(tree, 0o700)
         for folder, names, _ in os.walk(tree):  # which looks into each only after this
             for path in (os.path.join(folder, name) for name in names):
                 with contextlib.suppress(OSError):  # then it stays
