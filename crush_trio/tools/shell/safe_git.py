@@ -15,6 +15,9 @@ from typing import Final
 
 import attrs
 
+_FORMAT: Final = r"(?:[^%]|%(?![-+ ]?G))*"
+"""Of a commit, without what checks a signature (``%G?``, ``%+GK``): that starts a program."""
+
 _COMMON_LOG: Final = (
     r"--oneline|--graph|--all|--branches|--tags|--reverse|--no-merges|--merges|--first-parent"
     r"|--stat|--shortstat|--numstat|--name-only|--name-status|--no-decorate"
@@ -22,7 +25,7 @@ _COMMON_LOG: Final = (
     r"|-\d{1,6}|-n\d{1,6}|--max-count=\d{1,6}|--skip=\d{1,6}"
     r"|--(since|until|after|before|author|committer|grep)=[^\n]*|-i|--date=[a-z-]+"
     r"|--(pretty|format)=(oneline|short|medium|full|fuller|reference|email|raw)"
-    r"|--(pretty|format)=t?format:(?:[^%]|%(?!G))*|--format=(?:[^%]|%(?!G))*%(?!G)(?:[^%]|%(?!G))*"
+    rf"|--(pretty|format)=t?format:{_FORMAT}|--format={_FORMAT}%(?![-+ ]?G){_FORMAT}"
 )
 FLAGS: Final[Mapping[str, re.Pattern[str]]] = {
     "status": re.compile(

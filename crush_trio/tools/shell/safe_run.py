@@ -31,11 +31,12 @@ def safe_environment(env: Mapping[str, str], line: SafeLine, workspace: Path) ->
     """The environment of a safe line: names that are harmless, whatever their values.
 
     Its PATH has only what lies outside the workspace, unless the line asks what a name stands
-    for; nothing else in it looks at the PATH.
+    for, and has no git, which looks at the PATH for more than was judged.
     """
     names = {name for name in env if name in _PASSED_ON or name.startswith("LC_")}
     path = env.get("PATH", "")
-    if not any(Path(step.program).name in LOOK_UPS for step in line.steps):
+    asks = any(Path(step.program).name in LOOK_UPS for step in line.steps)
+    if not asks or any(step.git is not None for step in line.steps):
         path = ":".join(outside_entries(path, workspace))
     return {name: env[name] for name in names} | dict(MARKERS) | {"PATH": path}
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from crush_trio.agent.ports import Decision
 from crush_trio.limits import TOOL_OUTPUT_COLUMNS
 from crush_trio.tools.shell.bash import BashTool
+from crush_trio.tools.shell.judge import judge
+from crush_trio.tools.shell.safe_run import safe_environment
 from tests.tools.desk import Desk
 
 
@@ -29,6 +33,16 @@ async def test_a_line_that_does_more_is_asked_for_with_what_is_known_of_it(desk:
     assert ask.why == "the program 'make'"
     assert ask.harmless == {("ls",), ("cat", "a")}
     assert ask.writes == (f"{desk.root.parent}/x", f"{desk.root}/b")
+
+
+def test_git_finds_no_program_in_the_workspace_whatever_stands_beside_it(tmp_path: Path) -> None:
+    """It starts some by their names, as a repository's ``format.pretty = %G?`` asks for."""
+    root = tmp_path.resolve()
+    for line, expected in (("which ls", True), ("which ls; git log", False), ("ls", False)):
+        safe = judge(line, root, root, f"{root}:/usr/bin:/bin").safe
+        assert safe is not None
+        found = safe_environment({"PATH": f"{root}:/usr/bin:/bin"}, safe, root)["PATH"]
+        assert (str(root) in found.split(":")) is expected, line
 
 
 async def test_the_whole_of_a_long_output_is_kept(desk: Desk) -> None:
