@@ -327,6 +327,18 @@ async def test_nothing_of_a_hostile_repository_runs_without_permission(
     assert [path.name for path in traces.iterdir()] == []
 
 
+async def test_a_repository_cannot_have_names_shown_from_a_file_elsewhere(
+    desk: Desk, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("a secret <a@b>\n")
+    git(desk.root, "init", "-q")
+    git(desk.root, "commit", "-q", "--allow-empty", "-m", "first")
+    git(desk.root, "config", "mailmap.file", str(elsewhere))
+    result = await desk.call(BashTool(), description="", command="git log --format=%aN")
+    assert result.content.startswith("a@b\n")
+
+
 async def test_a_repository_with_a_hostile_submodule_runs_nothing(
     desk: Desk, tmp_path: Path
 ) -> None:

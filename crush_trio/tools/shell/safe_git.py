@@ -80,6 +80,7 @@ OVERRIDES: Final[Mapping[str, str]] = {
     "gpg.x509.program": "false",
     "log.mailmap": "false",
     "log.showSignature": "false",
+    "mailmap.file": "/dev/null",
     "protocol.allow": "never",
     "protocol.ext.allow": "never",
     "protocol.file.allow": "never",
