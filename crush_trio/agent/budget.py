@@ -291,6 +291,6 @@ def denied_error(progress: Progress) -> RunError | None:
     return RunError(
         "denied",
         f"{denied} tool call{'s were' if denied > 1 else ' was'} denied; the result says by "
-        "what. What no rule, person or hook is against is allowed by allow_tools or "
-        "permission_mode (--allow-tool, -y).",
+        "what. Allow calls beforehand with allow_tools or permission_mode (--allow-tool, -y); "
+        "what a rule, a hook or a person denies stays denied.",
     )

@@ -136,6 +136,10 @@ async def _refuse(link: Link, wanted: str) -> NoReturn:
             if exc.message.startswith("It has ended"):
                 raise CrushError(f"too late: {exc.message}") from None
     name = one_line(wanted, 100)
+    if 0 < len(wanted) < _PREFIX_CHARS:
+        raise BadUsage(
+            f"{name!r} is too short: write {_PREFIX_CHARS} characters of the ID at least"
+        )
     raise BadUsage(f"no request {name} waits; crush-trio approvals --all lists them")
 
 

@@ -43,7 +43,19 @@ def command(
     return _run(flow.list_approvals, flags, None if everywhere else cwd, as_json)
 
 
-@command.command("show")
+@command.command("list")
+@click.option("-a", "--all", "everywhere", is_flag=True, help="Of all directories.")
+@directory_option
+@json_option
+@server_options
+def list_(*, everywhere: bool, cwd: str, as_json: bool, flags: ServerFlags) -> int:
+    """List what waits; the same as `approvals` alone."""
+    from crush_trio.cli import approvals_flow as flow
+
+    return _run(flow.list_approvals, flags, None if everywhere else cwd, as_json)
+
+
+@command.command("show", short_help="Show a request whole.")
 @click.argument("request", metavar="ID")
 @json_option
 @server_options
@@ -54,7 +66,7 @@ def show(*, request: str, as_json: bool, flags: ServerFlags) -> int:
     return _run(flow.show_approval, flags, request, as_json)
 
 
-@command.command("watch")
+@command.command("watch", short_help="Show each request that comes or ends.")
 @directory_option
 @json_option
 @server_options
@@ -76,7 +88,7 @@ def allow(*, request: str, for_session: bool, as_json: bool, flags: ServerFlags)
     return _answer(flags, request, action, "", as_json)
 
 
-@command.command("allow-session")
+@command.command("allow-session", short_help="Allow it for the rest of the session.")
 @click.argument("request", metavar="ID")
 @json_option
 @server_options
@@ -85,7 +97,7 @@ def allow_session(*, request: str, as_json: bool, flags: ServerFlags) -> int:
     return _answer(flags, request, "allow_session", "", as_json)
 
 
-@command.command("deny")
+@command.command("deny", short_help="Deny the call.")
 @click.argument("request", metavar="ID")
 @click.option("--message", default="", metavar="TEXT", help="Tell the model why.")
 @json_option
@@ -95,7 +107,7 @@ def deny(*, request: str, message: str, as_json: bool, flags: ServerFlags) -> in
     return _answer(flags, request, "deny", message, as_json)
 
 
-@command.command("answer")
+@command.command("answer", short_help="Answer questions.")
 @click.argument("request", metavar="ID")
 @click.argument("answers", nargs=-1)
 @json_option

@@ -244,9 +244,17 @@ def _terminal_size() -> tuple[int, int]:
 
 
 def _how(ended: JsonObject) -> str:
-    ending = text(ended, "ending").replace("_", " ") or "ended"
+    ending = text(ended, "ending")
     who = text(ended, "decided_by")
-    return f"{ending} elsewhere" + (f" by {who}" if who else "")
+    by = f" by {who}" if who else ""
+    match ending:
+        case "withdrawn":  # our own Ctrl-C, too
+            return f"withdrawn, since the run was ended{by}"
+        case "expired":
+            return "expired: nobody answered in time"
+        case "allowed_session":
+            return f"allowed for the session, elsewhere{by}"
+    return f"{ending or 'ended'} elsewhere{by}"
 
 
 def _tell_if_late(resolution: JsonObject) -> None:

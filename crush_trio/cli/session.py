@@ -48,7 +48,7 @@ def show(*, session: str, cwd: str, as_json: bool, flags: ServerFlags) -> int:
     return trio.run(show_session, flags, cwd, session, as_json)
 
 
-@command.command("output")
+@command.command("output", short_help="Print the whole output of a command.")
 @click.argument("session", metavar="ID|latest")
 @click.argument("output", metavar="OUTPUT")
 @directory_option
@@ -79,7 +79,7 @@ def delete(*, session: str, cwd: str, as_json: bool, flags: ServerFlags) -> int:
     return trio.run(delete_session, flags, cwd, session, as_json)
 
 
-@command.command("summarize")
+@command.command("summarize", short_help="Let a session go on from a summary.")
 @click.argument("session", metavar="ID|latest")
 @click.option("-m", "--model", metavar="PROVIDER/MODEL", help="The model; script/FILE plays one.")
 @directory_option
@@ -93,7 +93,7 @@ def summarize(
     return _run(flags, cwd, session, "summarize", {"model": name} if name else {}, as_json)
 
 
-@command.command("shell")
+@command.command("shell", short_help="Run a command as part of a session.")
 @click.argument("session", metavar="ID|latest")
 @click.argument("shell_command", metavar="COMMAND")
 @click.option(

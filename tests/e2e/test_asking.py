@@ -298,9 +298,10 @@ def test_approvals_answer_a_run_that_has_no_terminal(
         assert name in listed
         assert "touch made" in listed
         assert (
-            json.loads(server.cli("approvals", "--all", "--json").stdout)[0]["request"]
+            json.loads(server.cli("approvals", "list", "--all", "--json").stdout)[0]["request"]
             == (item["request"])
         )
+        assert "4 characters of the ID" in server.cli("approvals", "show", name[:3]).stderr
         whole = server.cli("approvals", "show", name[:6]).stdout
         assert "    touch made\n" in whole
         assert f"would cover exactly this command in {project}\n" in whole

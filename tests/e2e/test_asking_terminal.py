@@ -66,6 +66,19 @@ def test_a_request_answered_elsewhere_is_not_asked_about_any_more(
         assert (process.returncode, out) == (0, "made it\n")
 
 
+def test_ctrl_c_at_the_prompt_ends_the_run_and_says_so(
+    server: Server, project: Path, model: str
+) -> None:
+    with on_a_terminal(server, project, "-m", model) as (process, terminal):
+        terminal.expect("allow?")
+        process.send_signal(signal.SIGINT)
+        terminal.expect("── withdrawn, since the run was ended by local")
+        process.communicate(timeout=30)
+        assert process.returncode == 130
+    assert "elsewhere" not in terminal.shown
+    assert not (project / "made").exists()
+
+
 def test_questions_are_asked_at_the_terminal(server: Server, home: Path, project: Path) -> None:
     with on_a_terminal(server, project, "-m", wonders(home)) as (process, terminal):
         terminal.expect("Which format?")
