@@ -154,11 +154,12 @@ def test_a_refusal_says_why_the_line_needed_permission(root: Path) -> None:
         pytest.param("echo " + "a" * 100_000, id="one word"),
         pytest.param("echo " + "a'' " * 25_000, id="quotes"),
         pytest.param("sh -c " + " ".join(f"'a b{n}.c'" for n in range(600)), id="lines in words"),
+        pytest.param("echo " + "a " * 4_000 + "> f", id="a file"),
     ],
 )
 def test_many_rules_cost_a_long_line_no_more_than_one(command: str) -> None:
     """They are looked at on the event loop: what one of them reads, the others do not again."""
-    rules = [f"bash(program{n} x)" for n in range(40)]
+    rules = [each for n in range(40) for each in (f"bash(program{n} x)", f"write(a{n}/**)")]
     ask = PermissionAsk(
         tool_name="bash",
         action="execute",

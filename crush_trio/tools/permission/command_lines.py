@@ -91,6 +91,7 @@ def covered(
     )
 
 
+@functools.lru_cache(maxsize=_LINES_KEPT)
 def written_targets(command: str) -> tuple[str, ...]:
     """The literal targets of redirections anywhere in a line, as they are written."""
     return tuple(target for target in described(command).targets if target is not None)
