@@ -331,12 +331,18 @@ async def no_todos() -> tuple[Todo, ...]:
     return ()
 
 
+def nothing_forbidden(_ask: PermissionAsk) -> Decision:
+    """For a context without rules."""
+    return Decision(True)
+
+
 @attrs.frozen(eq=False)
 class ToolContext:
     """What one call may use. Everything here belongs to the run and ends with it.
 
     Args:
         ask: Decides a permission; in mode ask it may wait for a person.
+        forbidden: Decides on what needs no permission: only a rule that denies is against it.
         questions: Asks a person; ``None`` where nobody can answer.
         output: Shows live output ``(stream, text)`` to subscribers; never waits.
         last_read: Unix time in ns at which this session last read an absolute path, or ``None``.
@@ -364,6 +370,7 @@ class ToolContext:
     agents: SubAgents | None = None
     todos: Callable[[], Awaitable[tuple[Todo, ...]]] = no_todos
     sandbox: Sandbox | None = None
+    forbidden: Callable[[PermissionAsk], Decision] = nothing_forbidden
 
     async def permission(self, ask: PermissionAsk) -> Decision:
         """The decision on ``ask``; it is made before the tool touches anything."""

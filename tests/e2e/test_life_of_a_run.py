@@ -182,3 +182,25 @@ def test_a_run_that_asked_for_it_ends_when_its_client_goes(server: Server, proje
     assert record["outcome"] == "cancelled"
     assert record["cancelled_by"]["reason"] == "disconnect"
     assert server.record("r2")["state"] == "running"
+
+
+def test_a_rule_that_denies_also_holds_for_what_needs_no_permission(
+    server: Server, project: Path
+) -> None:
+    """R67: reading in the workspace is asked for by nobody, and can be forbidden."""
+    (project / ".env").write_text("marmot")
+    calls: list[Json] = [
+        {"tool": "bash", "input": {"command": "cat .env", "description": ""}},
+        {"tool": "view", "input": {"file_path": ".env"}},
+        {"tool": "grep", "input": {"pattern": "mar"}},
+        {"tool": "bash", "input": {"command": "wc -c .env", "description": ""}},
+    ]
+    model = script(project / "m.json", calls, [{"text": "done"}])
+    workspace = server.workspace(project)
+    deny = ["bash(cat)", "view(.env)", "grep"]
+    asked = server.prompt(workspace, server.session(workspace), "go", model=model, deny_tools=deny)
+    record = server.ended(asked["run_id"])
+    assert (record["outcome"], record["denied"]) == ("denied", 3)
+    said = str(server.events(workspace))
+    assert "6 .env" in said
+    assert "marmot" not in said

@@ -175,6 +175,7 @@ class PromptRun:
             session_id=journal.session_id,
             run_id=journal.run_id,
             ask=lambda ask: self._ask(call_id, ask, setup),
+            forbidden=lambda ask: self._forbidden(ask, setup),
             output=self.desk.output(call_id).show,
             last_read=lambda path: journal.last_reads.get(path) or reads.get(path),
             processes=processes,
@@ -222,6 +223,12 @@ class PromptRun:
         if decision.stop_turn and sub is not None:
             sub.stopped = True
         return decision
+
+    def _forbidden(self, ask: PermissionAsk, setup: WorkspaceSetup) -> Decision:
+        """What the rules that deny say to a call that needs no permission."""
+        home = self.desk.home
+        deny = (*setup.deny_tools, *self.desk.row.request.deny_tools)
+        return home.kit.decide(ask, "allow", (), deny, home.path) or Decision(True)
 
     async def _ask_questions(
         self,

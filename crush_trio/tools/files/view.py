@@ -81,8 +81,10 @@ class ViewTool:
         limit = arguments.whole(call, "limit", 0, most=_MANY) or VIEW_LINES
         place = await place_of(file_path, context.workspace_path)
         demand_readable(place.path, context)
-        if not place.inside and not _is_own_output(place, context):
-            params = {"file_path": str(place.path), "offset": offset, "limit": limit}
+        params = {"file_path": str(place.path), "offset": offset, "limit": limit}
+        if place.inside or _is_own_output(place, context):
+            demand(context.forbidden(_ask(place, params)))
+        else:
             demand(await context.permission(_ask(place, params)))
         path = str(place.path)
         began_ns = time.time_ns()
@@ -113,14 +115,15 @@ def _is_own_output(place: Place, context: ToolContext) -> bool:
 
 
 def _ask(place: Place, params: dict[str, object]) -> PermissionAsk:
+    outside = "" if place.inside else " outside the workspace"
     return PermissionAsk(
         tool_name="view",
         action="read",
-        description=f"Read file outside the workspace: {place.path}",
+        description=f"Read file{outside}: {place.path}",
         path=str(place.path.parent),
         params=params,
         target=str(place.path),
-        inside=False,
+        inside=place.inside,
     )
 
 

@@ -36,18 +36,17 @@ async def searched_place(
     """
     place = await place_of(text or ".", context.workspace_path)
     demand_readable(place.path, context)
-    if not place.inside:
-        doing = "List" if action == "list" else "Search"
-        ask = PermissionAsk(
-            tool_name=call.name,
-            action=action,
-            description=f"{doing} outside the workspace: {place.path}",
-            path=str(place.path),
-            params=dict(params),
-            target=str(place.path),
-            inside=False,
-        )
-        demand(await context.permission(ask))
+    doing = "List" if action == "list" else "Search"
+    ask = PermissionAsk(
+        tool_name=call.name,
+        action=action,
+        description=f"{doing} outside the workspace: {place.path}",
+        path=str(place.path),
+        params=dict(params),
+        target=str(place.path),
+        inside=place.inside,
+    )
+    demand(context.forbidden(ask) if place.inside else await context.permission(ask))
     if not await look(place.path.exists):
         raise ToolProblem(f"path does not exist: {place.path}")
     return place

@@ -78,30 +78,31 @@ class BashTool:
         judged = await look(
             judge, command, place.path, place.workspace, context.env.get("PATH", "")
         )
+        ask = PermissionAsk(
+            tool_name="bash",
+            action="execute",
+            description=f"Execute command: {command}",
+            path=str(place.path),
+            params={
+                "description": description,
+                "command": command,
+                "working_dir": working_dir,
+                "run_in_background": background,
+                "auto_background_after": after_s,
+            },
+            target=command,
+            inside=place.inside,
+            why=judged.why,
+            harmless=judged.harmless,
+            writes=judged.writes,
+        )
         result = None
         sandbox: Sandbox | None = None
         if judged.safe is not None and not background:
+            demand(context.forbidden(ask))
             result = await run_safe(judged.safe, place.workspace, call, context)
         if result is None:
             sandbox = context.sandbox  # what only looks does not meet its edge, and quotes much
-            ask = PermissionAsk(
-                tool_name="bash",
-                action="execute",
-                description=f"Execute command: {command}",
-                path=str(place.path),
-                params={
-                    "description": description,
-                    "command": command,
-                    "working_dir": working_dir,
-                    "run_in_background": background,
-                    "auto_background_after": after_s,
-                },
-                target=command,
-                inside=place.inside,
-                why=judged.why,
-                harmless=judged.harmless,
-                writes=judged.writes,
-            )
             demand(await context.permission(ask))
             if context.jobs is not None and (background or 0 < after_s < BASH_TIMEOUT_S):
                 wait_s = JOB_FAST_FAILURE_S if background else after_s
