@@ -66,9 +66,9 @@ ALSO: dict[str, tuple[str, ...]] = {
     "server/settings.py": ("config",),
     "server/routes/config.py": ("config",),
     # `config check` knows which providers there are, and which variables hold their keys.
-    "cli/config.py": ("models.catalogue",),
+    "cli/config.py": ("models.catalogue", "tools.permission.names"),
     # … and the doctor checks the same.
-    "cli/doctor_here.py": ("models.catalogue",),
+    "cli/doctor_here.py": ("models.catalogue", "tools.permission.names"),
     "cli/doctor_sandbox.py": ("tools.sandbox",),
     # The command that is the server; imported when it runs, see LAZY.
     "cli/serve.py": ("server.options", "server.serve"),

@@ -81,11 +81,12 @@ def check(*, cwd: str, data_dir: str | None, as_json: bool) -> int:
     from crush_trio.config.check import check as checked
     from crush_trio.config.paths import data_directory
     from crush_trio.models.catalogue import FILE, load
+    from crush_trio.tools.permission.names import finding_of
 
     directory = data_directory(os.environ, data_dir)
     known = load(directory / FILE).providers()
     usual = {provider.id: provider.key_variables for provider in known}
-    found = checked(Path(cwd), environ=os.environ, data_dir=directory, usual=usual)
+    found = checked(Path(cwd), environ=os.environ, data_dir=directory, usual=usual, rule=finding_of)
     if as_json:
         import orjson
 

@@ -19,6 +19,7 @@ from crush_trio.models.catalogue import FILE, load
 from crush_trio.protocol.checks import Check
 from crush_trio.protocol.errors import ConfigError
 from crush_trio.protocol.sockets import PATH_BYTES_MAX
+from crush_trio.tools.permission.names import finding_of
 
 _OLDEST = (3, 11)
 
@@ -76,7 +77,9 @@ def configuration(cwd: str, target: Target) -> Check:
     """The configuration files of a directory, as ``config check`` reads them."""
     known = load(None if target.data_dir is None else target.data_dir / FILE).providers()
     usual = {provider.id: provider.key_variables for provider in known}
-    found = check(Path(cwd), environ=os.environ, data_dir=target.data_dir, usual=usual)
+    found = check(
+        Path(cwd), environ=os.environ, data_dir=target.data_dir, usual=usual, rule=finding_of
+    )
     findings = [*_weighed(found.findings)]
     errors = [each.text for each in findings if each.level == "error"]
     doubts = [each.text for each in findings if each.level in ("warning", "inert")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,11 +61,13 @@ def check(
     user_config: Path | None = None,
     data_dir: Path | None = None,
     usual: Usual = USUAL,
+    rule: Callable[[str], tuple[str, str] | None] = lambda _pattern: None,
 ) -> Check:
     """Read the configuration as a run would, and say what was found; never raises `ConfigError`.
 
     No ``$(command)`` is run and no provider is asked. ``usual`` are the providers that are known
-    without being configured, with the variables that usually hold their keys.
+    without being configured, with the variables that usually hold their keys. ``rule`` says what
+    is wrong with a permission pattern: a finding's level and text.
     """
     try:
         config = load_config(workspace, environ=environ, user_config=user_config, data_dir=data_dir)
@@ -76,6 +78,7 @@ def check(
         (
             *_files(config, workspace, environ, user_config, machine),
             *_said(config),
+            *_rules(config, rule),
             *_templates(config, environ),
             *_providers(config, environ, usual),
             *_models(config, environ, usual),
@@ -121,6 +124,15 @@ def inert_text(config: Config, named: str) -> str:
     if config.trust == "changed":
         return f"{named} (changed after the workspace was trusted)"
     return f"{named} (the workspace is not trusted)"
+
+
+def _rules(config: Config, rule: Callable[[str], tuple[str, str] | None]) -> Iterator[Finding]:
+    for key, patterns in (
+        ("allowed_tools", config.allowed_tools),
+        ("denied_tools", config.denied_tools),
+    ):
+        for level, text in filter(None, map(rule, patterns)):
+            yield Finding(level, f"$.permissions.{key}: {text}")
 
 
 def _said(config: Config) -> Iterator[Finding]:

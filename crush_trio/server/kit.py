@@ -43,6 +43,7 @@ from crush_trio.server.sandboxes import Sandboxes
 from crush_trio.tools.catalogue import builtin_tools
 from crush_trio.tools.hooks.configured import Hook, configured
 from crush_trio.tools.hooks.running import CommandHooks
+from crush_trio.tools.permission.names import unknown_name
 from crush_trio.tools.permission.patterns import decide, parse_pattern
 from crush_trio.tools.processes.cgroup import Cgroup
 from crush_trio.tools.processes.environment import tool_environment
@@ -317,10 +318,11 @@ class ServerKit:
     def check_patterns(self, patterns: tuple[str, ...]) -> None:
         """See `host.kit.Kit`."""
         try:
-            for pattern in patterns:
-                parse_pattern(pattern)
+            doubts = [unknown_name(parse_pattern(pattern)) for pattern in patterns]
         except ValueError as exc:
             raise Refused("bad_request", str(exc)) from exc
+        for doubt in filter(None, doubts):
+            raise Refused("bad_request", doubt)
 
     def decide(
         self,

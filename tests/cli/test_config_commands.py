@@ -147,3 +147,19 @@ def test_check_and_schema_can_be_read_by_programs(env: dict[str, str], work: Pat
     [error] = [each["text"] for each in answer["findings"] if each["level"] == "error"]
     assert error.endswith("did you mean openai?")
     assert cli(env, "config", "schema").stdout == cli(env, "schema", "config").stdout
+
+
+def test_check_names_rules_that_cannot_be_read_and_tools_that_are_not_there(
+    env: dict[str, str], work: Path
+) -> None:
+    user = Path(env["HOME"]) / ".config" / "crush-trio" / "config.json"
+    user.parent.mkdir(parents=True, exist_ok=True)
+    user.write_text('{"permissions": {"denied_tools": ["bash(rm)", "bahs"]}}')
+    done = cli(env, "config", "check", "-C", str(work))
+    assert done.returncode == 0
+    assert "warning: $.permissions.denied_tools: permission pattern 'bahs'" in done.stdout
+    assert "did you mean bash?" in done.stdout
+    user.write_text('{"permissions": {"denied_tools": ["bash(rm"]}}')
+    done = cli(env, "config", "check", "-C", str(work))
+    assert done.returncode == 4
+    assert "error: $.permissions.denied_tools: permission pattern 'bash(rm'" in done.stdout

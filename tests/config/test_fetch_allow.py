@@ -28,4 +28,5 @@ def test_an_entry_that_means_nothing_is_one_sentence(tmp_path: Path, entry: obje
     user.write_text(json.dumps({"options": {"fetch_allow": ["localhost", entry]}}))
     with pytest.raises(ConfigError, match=r"\$\.options\.fetch_allow\[1\]: expected ") as caught:
         load_config(None, environ={"HOME": str(tmp_path)}, user_config=user)
-    assert str(entry) not in str(caught.value).replace("10.0.0.0/8", "")
+    said = str(caught.value).removeprefix(str(user))
+    assert str(entry) not in said.replace("10.0.0.0/8", "")

@@ -35,7 +35,12 @@ def test_an_answer_larger_than_a_frame_is_printed_whole(shared: Server, tmp_path
 
 def test_a_refused_prompt_leaves_no_session_behind(shared: Server, tmp_path: Path) -> None:
     """G14: bad input changes nothing."""
-    for wrong in (["-m", "nobody/nothing"], ["-m", "script/none.json"], ["--allow-tool", "("]):
+    for wrong in (
+        ["-m", "nobody/nothing"],
+        ["-m", "script/none.json"],
+        ["--allow-tool", "("],
+        ["--deny-tool", "bahs"],
+    ):
         done = shared.cli("run", *wrong, "-C", str(tmp_path), "go")
         assert done.returncode in (2, 4), done.stderr
     workspace = shared.workspace(tmp_path)
