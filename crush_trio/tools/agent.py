@@ -44,6 +44,7 @@ class AgentTool:
     @answered
     async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
         """Carry the task to its end; its last words are the result."""
+        arguments.demand_tool(call, context)
         prompt = arguments.text(call, "prompt")
         if not prompt.strip():
             raise ToolProblem("agent: the argument 'prompt' is empty; write the whole task")

@@ -6,7 +6,13 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec
 
-from crush_trio.agent.ports import Decision, ToolCall, ToolResult
+from crush_trio.agent.ports import (
+    Decision,
+    PermissionAsk,
+    ToolCall,
+    ToolContext,
+    ToolResult,
+)
 from crush_trio.protocol.errors import CrushError
 
 P = ParamSpec("P")
@@ -57,6 +63,23 @@ def demand(decision: Decision) -> None:
     """
     if not decision.allowed:
         raise NotPermitted(decision.reason or "Permission denied.", stop_turn=decision.stop_turn)
+
+
+def demand_tool(call: ToolCall, context: ToolContext) -> None:
+    """Go on unless a rule denies the tool by its name; for tools that ask for nothing.
+
+    Raises:
+        NotPermitted: One does.
+    """
+    ask = PermissionAsk(
+        tool_name=call.name,
+        action="use",
+        description=f"Use {call.name}",
+        path=str(context.workspace_path),
+        params=dict(call.arguments),
+        target=call.name,
+    )
+    demand(context.forbidden(ask))
 
 
 def text(call: ToolCall, name: str, default: str | None = None) -> str:

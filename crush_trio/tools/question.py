@@ -69,6 +69,7 @@ class QuestionTool:
     @answered
     async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
         """Check the questions, ask them, and give the answers to the model."""
+        arguments.demand_tool(call, context)
         questions = read_questions(call)
         several = len(questions) > 1
         confirm = tuple(

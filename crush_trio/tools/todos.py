@@ -43,6 +43,7 @@ class TodosTool:
     @answered
     async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
         """Check the list, and say what has changed."""
+        arguments.demand_tool(call, context)
         todos = read_todos(call)
         before = await context.todos()
         return ToolResult(said_of(todos), metadata=metadata_of(before, todos), todos=todos)

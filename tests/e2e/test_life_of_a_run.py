@@ -194,13 +194,15 @@ def test_a_rule_that_denies_also_holds_for_what_needs_no_permission(
         {"tool": "view", "input": {"file_path": ".env"}},
         {"tool": "grep", "input": {"pattern": "mar"}},
         {"tool": "bash", "input": {"command": "wc -c .env", "description": ""}},
+        {"tool": "agent", "input": {"prompt": "look"}},
+        {"tool": "todos", "input": {"todos": []}},
     ]
     model = script(project / "m.json", calls, [{"text": "done"}])
     workspace = server.workspace(project)
-    deny = ["bash(cat)", "view(.env)", "grep"]
+    deny = ["bash(cat)", "view(.env)", "grep", "agent", "todos"]
     asked = server.prompt(workspace, server.session(workspace), "go", model=model, deny_tools=deny)
     record = server.ended(asked["run_id"])
-    assert (record["outcome"], record["denied"]) == ("denied", 3)
+    assert (record["outcome"], record["denied"]) == ("denied", 5)
     said = str(server.events(workspace))
     assert "6 .env" in said
     assert "marmot" not in said

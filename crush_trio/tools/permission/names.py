@@ -9,7 +9,7 @@ from typing import Final
 from crush_trio.tools.permission.patterns import Pattern, parse_pattern
 
 ACTIONS: Final[Mapping[str, str]] = {
-    "agent": "",
+    "agent": "use",
     "agentic_fetch": "fetch",
     "bash": "execute",
     "download": "download",
@@ -17,17 +17,17 @@ ACTIONS: Final[Mapping[str, str]] = {
     "fetch": "fetch",
     "glob": "read",
     "grep": "read",
-    "job_kill": "",
-    "job_output": "",
+    "job_kill": "use",
+    "job_output": "use",
     "ls": "list",
     "multiedit": "write",
-    "question": "",
-    "todos": "",
+    "question": "use",
+    "todos": "use",
     "view": "read",
-    "web_fetch": "",
+    "web_fetch": "use",
     "write": "write",
 }
-"""Every built-in tool, with the action that it asks for; nothing for one that asks for none."""
+"""Every built-in tool, with its action; ``use`` of those that a rule can only deny."""
 
 _FOREIGN: Final = "mcp_"
 """What the names of tools begin with that no table can know."""
@@ -43,7 +43,7 @@ def unknown_name(pattern: Pattern) -> str | None:
         meant = f"; did you mean {near[0]}?" if near else f": {', '.join(ACTIONS)}"
         return f"permission pattern {pattern.text!r}: there is no tool {tool}{meant}"
     known = ACTIONS[tool]
-    if action in (None, known) or not known:
+    if action in (None, known):
         return None
     return f"permission pattern {pattern.text!r}: the action of {tool} is {known}"
 

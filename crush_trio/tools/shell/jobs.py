@@ -93,6 +93,7 @@ class JobOutputTool:
     @answered
     async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
         """Answer at once, or when the job has ended."""
+        arguments.demand_tool(call, context)
         offset = arguments.whole(call, "offset", -1, most=10**15)
         job = _job(call, context)
         done = job.record.state is not JobState.RUNNING
@@ -131,6 +132,7 @@ class JobKillTool:
     @answered
     async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
         """Answer when nothing of the job is left."""
+        arguments.demand_tool(call, context)
         job = _job(call, context)
         running = job.record.state is JobState.RUNNING
         await job.kill()

@@ -46,6 +46,7 @@ class WebFetchTool:
     @answered
     async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
         """Ask the web."""
+        arguments.demand_tool(call, context)
         url = url_argument(call)
         demand_network(context)
         skip = arguments.whole(call, "offset", 0, most=limits.FETCH_BODY_BYTES)
