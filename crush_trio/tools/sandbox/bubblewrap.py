@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crush_trio.agent.ports import Sandbox
-from crush_trio.tools.sandbox.protected import writable_roots
+from crush_trio.tools.sandbox.protected import readable_places, writable_roots
 
 KEPT_CAPABILITIES = {0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 4: "FSETID"}
 """What root keeps of its privileges, by number: those over files that may be written anyway."""
@@ -68,8 +68,7 @@ def _mounts(sandbox: Sandbox, private_tmp: Path) -> Iterator[Mount]:
         if _is_real_directory(place):
             mounts[place] = (("--tmpfs", place),)
     sealed = [place for place in _EMPTY if place in mounts]
-    readable = [*_IN_RUN, str(sandbox.workspace), *map(str, sandbox.readable)]
-    for place in readable:
+    for place in (*_IN_RUN, *map(str, readable_places(sandbox))):
         if os.path.exists(place) and (_is_replaced(place) or os.path.realpath(place) == place):
             mounts[place] = (("--ro-bind", place, place),)
     for root in writable_roots(sandbox):

@@ -75,7 +75,7 @@ class Mechanisms:
         found = self.found()
         if found.mechanism is None:
             raise Refused("sandbox_unavailable", found.sentence())
-        if found.mechanism.name == "landlock":
+        if found.mechanism.name == "landlock" or not found.mechanism.mounts:
             for root in sandbox.writable:
                 inside = [path for path in sandbox.hidden if path.is_relative_to(root)]
                 there = [path for path in inside if path.exists()]
@@ -83,8 +83,8 @@ class Mechanisms:
                     raise Refused(
                         "sandbox_unavailable",
                         f"{root} cannot be made writable while {there[0]} in it is hidden: that "
-                        "takes bubblewrap (install the package bubblewrap). Work in a directory "
-                        "further in, or ask for --sandbox read-only or off.",
+                        "takes bubblewrap (install the package bubblewrap) and user namespaces. "
+                        "Work in a directory further in, or ask for --sandbox read-only or off.",
                     )
         return found.mechanism
 

@@ -14,7 +14,7 @@ from crush_trio.agent.ports import Sandbox
 from crush_trio.limits import SANDBOX_MEMORY_SHARE, SANDBOX_PROCESSES
 from crush_trio.tools.sandbox import bubblewrap
 from crush_trio.tools.sandbox.filter import program
-from crush_trio.tools.sandbox.protected import protected_places, writable_roots
+from crush_trio.tools.sandbox.protected import protected_places, readable_places, writable_roots
 
 _NETWORK: Final = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_NETLINK", 16))
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
@@ -66,7 +66,7 @@ def plan_for(mechanism: Mechanism, sandbox: Sandbox, *, private_tmp: Path, cwd: 
             "group": {"pids.max": str(SANDBOX_PROCESSES), "memory.max": str(_memory_bytes())},
             "network": sandbox.network,
             "hidden": [*map(str, sandbox.hidden), "/dev"],
-            "readable": [*map(str, sandbox.readable), str(sandbox.workspace)],
+            "readable": [*map(str, readable_places(sandbox))],
             "writable": [*map(str, writable_roots(sandbox)), str(private_tmp)],
             "devices": [f"/dev/{name}" for name in _DEVICES],
             "mounts": _mounts(mechanism, sandbox),
@@ -80,7 +80,8 @@ def _mounts(mechanism: Mechanism, sandbox: Sandbox) -> list[tuple[str, bool]] | 
     """What to mount over itself, and whether it stays writable; ``None`` if nothing can be."""
     if not mechanism.mounts:
         return None
-    return [each for root in sandbox.writable for each in protected_places(root).items()]
+    found = [protected_places(root, sandbox.hidden) for root in sandbox.writable]
+    return [each for places in found for each in places.items()]
 
 
 def _memory_bytes() -> int:

@@ -26,7 +26,7 @@ from crush_trio.tools.sandbox.confinement import Confinement, remove_private
 from crush_trio.tools.sandbox.mechanism import VARIABLE, Found, Mechanisms
 from crush_trio.tools.sandbox.plan import Mechanism
 from tests.e2e.kit import eventually
-from tests.tools.sandbox.place import PREFIX, World, protects
+from tests.tools.sandbox.place import PREFIX, World, demand, protects
 
 
 @attrs.frozen
@@ -208,6 +208,23 @@ async def test_a_command_that_cannot_be_confined_is_not_run(
     await processes.aclose()
     assert result.exit_code not in (0, None)
     assert not (world.workspace / "ran").exists()
+
+
+async def test_what_is_hidden_in_a_writable_home_stays_so_for_the_next_command(
+    world: World,
+) -> None:
+    demand("bubblewrap")
+    home = world.root / "home"
+    (home / "dir" / "secrets").mkdir(parents=True)
+    (home / "dir" / "secrets" / "key").write_text("marmot")
+    sandbox = attrs.evolve(world.sandbox(), writable=(home,), hidden=(home / "dir" / "secrets",))
+    processes = world.processes("bubblewrap", sandbox)
+    shell = Shell(world, processes)
+    moved = await shell("mv ../dir ../elsewhere; touch made ../dir/made")
+    found = await shell("cat ../dir/secrets/key ../elsewhere/secrets/key made")
+    await processes.aclose()
+    assert (moved.exit_code, found.stdout) == (0, "")
+    assert (home / "dir" / "made").exists()
 
 
 @attrs.define(eq=False)

@@ -19,7 +19,7 @@ from crush_trio.tools.sandbox.filter import program
 from crush_trio.tools.sandbox.mechanism import Found, Mechanisms
 from crush_trio.tools.sandbox.plan import Mechanism
 from crush_trio.tools.sandbox.policy import Settings, sandbox_of, settings_of
-from crush_trio.tools.sandbox.protected import writable_roots
+from crush_trio.tools.sandbox.protected import protected_places, readable_places, writable_roots
 
 # --- settings and modes --------------------------------------------------------------------
 
@@ -150,6 +150,26 @@ def test_a_writable_directory_in_another_one_is_no_second_way_in() -> None:
     roots = (home / "a", home / "a" / "b", home / "ab", home / "a" / "hidden" / "c")
     box = Sandbox("workspace-write", home / "a", roots, (home / "a" / "hidden",))
     assert writable_roots(box) == [roots[0], roots[2], roots[3]]
+    inner = Sandbox("workspace-write", roots[1], (home, roots[1]), readable=(home / "venv",))
+    assert (writable_roots(inner), readable_places(inner)) == ([home], [])
+
+
+def test_what_lies_around_something_hidden_or_protected_cannot_be_moved_away(
+    tmp_path: Path,
+) -> None:
+    for name in (".git/hooks", ".git/info", ".config/gh", "src"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / ".git/info/attributes").touch()
+    places = protected_places(tmp_path, (tmp_path / ".config" / "gh", tmp_path / "not" / "there"))
+    found = {str(Path(place).relative_to(tmp_path)): stays for place, stays in places.items()}
+    assert found == {
+        ".git": True,
+        ".config": True,
+        ".git/hooks": False,
+        ".git/info": True,
+        ".git/info/attributes": False,
+    }
+    assert [place.count("/") for place in places] == sorted(place.count("/") for place in places)
 
 
 def test_programs_are_found_by_their_linked_name_below_what_is_replaced() -> None:
@@ -257,7 +277,11 @@ def test_an_unknown_architecture_has_no_filter() -> None:
 def test_landlock_refuses_to_make_a_directory_writable_that_holds_secrets(tmp_path: Path) -> None:
     (tmp_path / ".ssh").mkdir()
     box = Sandbox("workspace-write", tmp_path, (tmp_path,), (tmp_path / ".ssh",))
-    for mechanism, fine in ((Mechanism("landlock", abi=7), False), (Mechanism("bubblewrap"), True)):
+    for mechanism, fine in (
+        (Mechanism("landlock", abi=7, mounts=True), False),
+        (Mechanism("bubblewrap"), False),  # what is around it could be moved away
+        (Mechanism("bubblewrap", mounts=True), True),
+    ):
         mechanisms = Mechanisms({})
         mechanisms._found = Found(mechanism)
         if fine:
