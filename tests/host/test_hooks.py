@@ -80,6 +80,52 @@ async def test_a_run_ends_after_its_hooks_have_ended_and_as_it_was_going_to(
     assert record.outcome is Outcome.COMPLETED
 
 
+@pytest.mark.parametrize("prompt", ["hello", "broken"])
+async def test_a_server_killed_in_the_hooks_of_the_end_has_lost_no_text(
+    clock: MockClock, world: World, prompt: str
+) -> None:
+    """G8: at most the last second of an open text is missing, and hooks may take longer."""
+    world.kit.fake.acts["broken"] = fakes.broken
+    hooks = world.kit.hooks_given = SlowHooks("end")
+    run = world.submit(prompt)
+    await hooks.reached.wait()
+    await quiet()
+    text = {"hello": "answer to hello", "broken": "half an"}[prompt]
+    assert (await world.messages())[-1].text() == text
+    record = await world.record(run.id)
+    assert (record.state, record.waiting_on) == (RunState.RUNNING, "hook")
+    await world.session.cancel(ME, run.id).wait()
+    (record,) = await world.ended(run)
+    assert record.text == text
+    messages = await world.messages()
+    assert is_valid(messages)
+    last = messages[-1].finish()
+    assert last is not None  # its own error came first, or the cancel did (G4)
+    expected = {"hello": (Outcome.CANCELLED, "canceled"), "broken": (Outcome.FAILED, "error")}
+    assert (record.outcome, last.reason) == expected[prompt]
+
+
+async def test_what_tools_did_is_durable_before_the_hooks_of_the_end(
+    clock: MockClock, world: World
+) -> None:
+    """Also if one of them stopped the turn, so that no other step made it durable."""
+
+    async def stops(context: ToolContext) -> ToolResult:
+        return ToolResult("done", stop_turn=True, changes=(FileChange("/a", None, "new"),))
+
+    world.kit.tools = (FakeTool("write", stops),)
+    world.kit.fake.acts["go"] = ask_for("write")
+    hooks = world.kit.hooks_given = SlowHooks("end", seconds=5)
+    run = world.submit("go")
+    await hooks.reached.wait()
+    assert (await world.messages())[-1].role == "tool"
+    assert "file" in [event.kind for event in await world.events()]
+    (record,) = await world.ended(run)
+    assert record.outcome is Outcome.COMPLETED
+    ends = [message.finish() for message in await world.messages()]
+    assert [end.reason for end in ends if end is not None] == ["stop", "end_turn", "stop"]
+
+
 async def test_hooks_are_told_of_failures_and_of_no_run_but_a_prompts(
     clock: MockClock, world: World
 ) -> None:

@@ -102,12 +102,13 @@ class Driver:
         open_run = self.desk.open_run
         if open_run.run.mark is not None or not self.desk.hooks.hears_ends:
             return
-        self.journal.show_waiting_on("hook")
         progress = self.work.progress or Progress()
         error = "" if end.error is None else end.error.message
         try:
             with trio.move_on_after(limits.HOOKS_AT_END_S) as scope:
                 open_run.scope = scope
+                await self.journal.save()
+                self.journal.show_waiting_on("hook")
                 await self.desk.hooks.run_ended(end.outcome.value, progress.text, error)
         except Exception:  # the run has to end all the same
             logger.exception("the hooks at the end of run %s failed", open_run.id)

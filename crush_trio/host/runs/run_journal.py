@@ -22,7 +22,7 @@ from crush_trio.journal import Feed, FeedEntry, present_message
 from crush_trio.protocol.errors import StoreError
 from crush_trio.protocol.events import AgentEvent, Retry
 from crush_trio.protocol.ids import MessageId, RunId, SessionId, WorkspaceId
-from crush_trio.protocol.messages import Message
+from crush_trio.protocol.messages import FinishPart, Message
 from crush_trio.protocol.runs import LeftProcess, Outcome, RunState
 from crush_trio.store.contract import Commit, RunRow, Store, Ticket, Transaction
 
@@ -197,6 +197,23 @@ class RunJournal:
         self._in_flight = (ticket, staged)
         await self.confirm()
 
+    async def save(self) -> None:
+        """Make durable what there is so far, before something that may take long (G8): what is
+        staged but for the ends of messages, which a cancel would change, and the open text.
+
+        Raises:
+            StoreError: As `flush` and `checkpoint`.
+        """
+        known, staged = dict(self._staged_messages), self._staged
+        held = [each for each in staged if each in known.values()]
+        self._staged = [each for each in staged if each not in held]
+        try:
+            await self.flush()
+        finally:
+            self._staged += held
+            self._staged_messages = known
+        await self.checkpoint()
+
     async def confirm(self) -> None:
         """Wait for the commit of the last `flush`, if nobody has seen it end yet.
 
@@ -315,9 +332,11 @@ class RunJournal:
         if message is None:
             return
         placed = self.place(message)
+        open_parts = tuple(part for part in message.parts if not isinstance(part, FinishPart))
+        shown = attrs.evolve(message, parts=open_parts)  # a cancel may still make its end another
 
         def write(tx: Transaction) -> None:
-            tx.put_message(placed.message, accept_seq=placed.accept_seq, ordinal=placed.ordinal)
+            tx.put_message(shown, accept_seq=placed.accept_seq, ordinal=placed.ordinal)
 
         try:
             await self.store.commit_nowait(self.workspace_id, write, relaxed=True).wait()
