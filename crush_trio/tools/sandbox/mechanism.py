@@ -143,6 +143,19 @@ def _landlock() -> Mechanism | str:
 
 def _problem_with(mechanism: Mechanism) -> str | None:
     """What is wrong when a command that does nothing is confined; ``None`` if it ends well."""
+    try:
+        done = _tried(mechanism)
+    except subprocess.TimeoutExpired:
+        return f"a trial took more than {SANDBOX_PROBE_S:g} s"
+    except OSError as exc:  # as of a full disk: no reason to run anything unconfined
+        return f"a trial cannot be made: {exc.strerror or exc}"
+    if done.returncode == 0:
+        return None
+    last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+    return last[:200] or f"exit code {done.returncode}"
+
+
+def _tried(mechanism: Mechanism) -> subprocess.CompletedProcess[bytes]:
     with tempfile.TemporaryDirectory(prefix="crush-trio-probe-") as made:
         workspace = Path(os.path.realpath(made))
         (workspace / ".envrc").touch()  # something to protect, so that this is tried as well
@@ -152,17 +165,10 @@ def _problem_with(mechanism: Mechanism) -> str | None:
             file.write(plan)
             file.seek(0)
             argv = [sys.executable, "-I", "-S", str(CONFINE), str(file.fileno())]
-            try:
-                done = subprocess.run(
-                    [*argv, "/bin/sh", "-c", ":"],
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    pass_fds=(file.fileno(),),
-                    timeout=SANDBOX_PROBE_S,
-                )
-            except (OSError, subprocess.TimeoutExpired) as exc:
-                return type(exc).__name__
-    if done.returncode == 0:
-        return None
-    last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-    return last[:200] or f"exit code {done.returncode}"
+            return subprocess.run(
+                [*argv, "/bin/sh", "-c", ":"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                pass_fds=(file.fileno(),),
+                timeout=SANDBOX_PROBE_S,
+            )

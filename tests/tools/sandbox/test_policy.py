@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import struct
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from crush_trio.agent.ports import PROTECTED, Sandbox
 from crush_trio.protocol.errors import ConfigError, Refused
 from crush_trio.tools.sandbox import bubblewrap, syscalls
+from crush_trio.tools.sandbox import mechanism as trying
 from crush_trio.tools.sandbox.confinement import remove_private
 from crush_trio.tools.sandbox.filter import program
 from crush_trio.tools.sandbox.mechanism import Found, Mechanisms
@@ -309,3 +311,14 @@ def test_what_an_earlier_server_has_left_keeps_no_server_from_starting(
 
     monkeypatch.setattr(os, "listdir", forbidden)
     remove_private("p-")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no sandboxes elsewhere")
+def test_a_trial_that_cannot_be_made_is_a_reason_and_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trying, "abi", lambda: trying.LANDLOCK_LEAST)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    found = trying.find("landlock")
+    assert found.mechanism is None
+    assert "a trial cannot be made: No such file or directory" in found.sentence()
