@@ -282,7 +282,8 @@ class PermissionAsk:
 
     ``target`` is what patterns match: the command for bash, the absolute path for files.
     ``inside`` says whether a path target lies inside the workspace. ``allowed_by_hook`` is set on
-    the way, never by a tool: a hook of the user's has allowed this very call (R67). Of a command
+    the way, never by a tool: a hook of the user's has allowed this very call (R67); so is
+    ``sandboxed``, whether the run has a sandbox. Of a command
     line also: ``why`` it needs permission, the simple commands in it that are ``harmless``, and
     the files it ``writes`` by redirection, resolved.
     """
@@ -295,6 +296,7 @@ class PermissionAsk:
     target: str
     inside: bool = True
     allowed_by_hook: bool = False
+    sandboxed: bool = False
     why: str = ""
     harmless: frozenset[tuple[str, ...]] = frozenset()
     writes: tuple[str, ...] = ()

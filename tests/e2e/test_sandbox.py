@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from crush_trio.tools.sandbox.mechanism import VARIABLE
+from tests.e2e.asking_kit import grant, pending
 from tests.e2e.kit import Json, Server, cli, script
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes are Linux's")
@@ -112,6 +113,35 @@ def test_a_configured_sandbox_holds_for_a_persons_commands_too(
     assert answer["exit_code"] != 0
     assert server.record(answer["run_id"])["sandbox"] == "read-only"
     assert not (project / "no").exists()
+
+
+def test_what_was_granted_in_a_sandbox_is_asked_for_again_without_one(
+    server: Server, project: Path
+) -> None:
+    workspace = server.workspace(project)
+    session = server.session(workspace)
+    model = script(project.parent / "s.json", [bash("touch made")], [{"text": "done"}])
+
+    def asked(sandbox: str) -> str:
+        receipt = server.prompt(workspace, session, "go", model=model, sandbox=sandbox)
+        return str(receipt["run_id"])
+
+    first = asked("workspace-write")
+    [item] = pending(server, workspace)
+    assert item["request"]["covers"].endswith(", in a sandbox")
+    grant(server, workspace, item["request"], "allow_session")
+    assert server.ended(first)["outcome"] == "completed"
+    assert server.ended(asked("workspace-write"))["outcome"] == "completed"
+    third = asked("off")
+    [item] = pending(server, workspace)
+    grant(server, workspace, item["request"], "allow_session")
+    assert server.ended(third)["outcome"] == "completed"
+    server.call("DELETE", f"/v1/workspaces/{workspace}/sessions/{session}/grants")
+    fourth = asked("off")
+    [item] = pending(server, workspace)
+    grant(server, workspace, item["request"], "allow_session")
+    assert server.ended(fourth)["outcome"] == "completed"
+    assert server.ended(asked("workspace-write"))["outcome"] == "completed"
 
 
 def test_a_sandbox_that_cannot_be_had_is_an_error_and_nothing_is_run(

@@ -65,6 +65,7 @@ ALIKE = [
     (other(a=1, b=[2]), other(b=[2], a=1)),
 ]
 DIFFERENT = [
+    (MAKE, attrs.evolve(MAKE, sandboxed=True)),
     (MAKE, bash("make test; rm -rf .")),
     (MAKE, bash("make test ")),
     (MAKE, bash("make test", "/w/sub")),
@@ -106,6 +107,7 @@ def test_two_commands_are_alike_only_if_they_are_the_same_text(one: str, two: st
     [
         (MAKE, "exactly this command in /w"),
         (bash("x", run_in_background=True), "exactly this command in /w, in the background"),
+        (attrs.evolve(MAKE, sandboxed=True), "exactly this command in /w, in a sandbox"),
         (written("edit", "/w/src/a.py"), "edit (write) of every file directly in /w/src"),
         (PermissionAsk("grep", "search", "", "/x", {"pattern": "a"}, "/x"), "grep (search) in /x"),
         (fetched("https://a.b:81/c"), "fetch (fetch) from https://a.b:81"),

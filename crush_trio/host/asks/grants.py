@@ -1,8 +1,8 @@
 """What "allow for this session" covers: as little as a person may have meant (pure).
 
-A command: this very text, in this directory. A file: this tool and action on the files of this
-directory, as in Crush. A search: this tool in this place. A fetch: this host. Anything else, as a
-tool of an MCP server: this very call.
+A command: this very text, in this directory, and in a sandbox if it was allowed in one. A file:
+this tool and action on the files of this directory, as in Crush. A search: this tool in this place.
+A fetch: this host. Anything else, as a tool of an MCP server: this very call.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _FETCHING: Final = frozenset({"fetch", "agentic_fetch", "download", "web_fetch"}
 _SEARCHING: Final = frozenset({"ls", "glob", "grep"})
 _FOREGROUND: Final = "command:"
 _BACKGROUND: Final = "background:"
+_SANDBOXED: Final = "sandboxed "
 _HOST: Final = "host:"
 
 
@@ -35,10 +36,12 @@ def grant_of(ask: PermissionAsk) -> Grant:
 def covers(grant: Grant) -> str:
     """That in words for whoever decides, to stand behind "for this session"."""
     doing, path = f"{grant.tool_name} ({grant.action})", grant.path
-    if grant.scope.startswith(_FOREGROUND):
-        return f"exactly this command in {path}"
-    if grant.scope.startswith(_BACKGROUND):
-        return f"exactly this command in {path}, in the background"
+    command = grant.scope.removeprefix(_SANDBOXED)
+    inside = ", in a sandbox" if command != grant.scope else ""
+    if command.startswith(_FOREGROUND):
+        return f"exactly this command in {path}{inside}"
+    if command.startswith(_BACKGROUND):
+        return f"exactly this command in {path}, in the background{inside}"
     if grant.scope.startswith(_HOST):
         where = "" if grant.tool_name != "download" else f" into the directory {path}"
         return f"{doing} from {grant.scope.removeprefix(_HOST)}{where}"
@@ -58,7 +61,7 @@ def grant_id(grant: Grant) -> str:
 def _scope(ask: PermissionAsk) -> str:
     params = ask.params if isinstance(ask.params, dict) else {}
     if ask.tool_name == "bash":
-        return f"{_background(params)}{ask.target}"
+        return f"{_SANDBOXED if ask.sandboxed else ''}{_background(params)}{ask.target}"
     if ask.tool_name in _FETCHING and (host := _host(params.get("url"))):
         return f"{_HOST}{host}"
     if ask.tool_name in _SEARCHING:

@@ -218,6 +218,7 @@ class PromptRun:
             self.unallowed.add(call_id)
             record = self.desk.row.record
             run, rules = self.desk.open_run.run, _rules(setup)
+            ask = attrs.evolve(ask, sandboxed=self.desk.jobs.sandbox is not None)
             decision = await ask_person(home.waiting, run, record, call_id, ask, rules)
             self.unallowed.discard(call_id)
         if decision.stop_turn and sub is not None:
