@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
 MOST_CALLS = 300
 """A start, a deletion or a purge has fewer writes of one kind; else the loop would not end."""
-STEPS = {"fdatasync": 1, "pwrite": 31, "send": 9, "unlink": 2}
+STEPS = {"fdatasync": 1, "pwrite": 17, "send": 9, "unlink": 2}
 """Each commit is one sync; of the writes and answers in between, each so many-th is met."""
 
 
