@@ -84,6 +84,8 @@ class Program:
                 continue
             if operands:  # a getopt that does not reorder has come to the operands already
                 perhaps += before[: len(before) - len(rest)]
+        if perhaps and self.operands is _at_most_one:  # there it would be the second file
+            raise NotSafe(f"the flag {perhaps[0]} behind a file")
         uses = self.operands(tuple(operands), frozenset(seen))
         return uses if self.operands is _text_only else attrs.evolve(uses, perhaps=tuple(perhaps))
 
