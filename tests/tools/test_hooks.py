@@ -27,6 +27,7 @@ from crush_trio.tools.hooks import running
 from crush_trio.tools.hooks.answer import read_answer
 from crush_trio.tools.hooks.configured import Hook, chosen, configured
 from crush_trio.tools.hooks.running import CommandHooks
+from crush_trio.tools.processes.spill import SpillArea
 from tests.tools.desk import Desk
 
 
@@ -284,3 +285,10 @@ async def test_a_cancel_ends_hooks_that_do_not_want_to_end(desk: Desk) -> None:
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
     report = await desk.processes.aclose()
     assert (report.started, report.left) == (2, ())
+
+
+async def test_what_a_hook_writes_is_not_kept_for_the_model(desk: Desk, spill: SpillArea) -> None:
+    """Long outputs of a session may be looked at without permission; a hook's are the user's."""
+    (said,) = await hooks(desk, "head -c 200000 /dev/zero | tr '\\0' x").before_tool("bash", {})
+    assert said.problem == ""
+    assert not list(spill.directory.rglob("*.txt"))

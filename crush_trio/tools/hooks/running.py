@@ -15,6 +15,7 @@ from crush_trio.limits import HOOK_ENV_BYTES, HOOKS_AT_ONCE
 from crush_trio.protocol.errors import Refused
 from crush_trio.tools.hooks.answer import read_answer
 from crush_trio.tools.hooks.configured import AFTER_TOOL, BEFORE_TOOL, RUN_ENDED, Hook, chosen
+from crush_trio.tools.processes.run_processes import shell
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +99,9 @@ class CommandHooks:
 
     async def _run(self, hook: Hook, payload: bytes, env: Mapping[str, str]) -> HookSays:
         try:
-            result = await self.processes.run_shell(
-                hook.command,
+            # Not as a command of the model's, of which a long output is kept for it to look at.
+            result = await self.processes.run_argv(
+                (shell(), "-c", hook.command),
                 cwd=self.place.workspace_path,
                 env=env,
                 timeout_s=hook.timeout_s,
