@@ -47,13 +47,13 @@ def sandbox_hint(result: ShellResult, sandbox: Sandbox | None) -> str:
         return ""
     if sandbox.mode == "workspace-write":
         places = ", ".join(map(str, sandbox.writable))
-        holds = f"written can be {places} but for protected files, and temporary files"
+        holds = f"it could write in {places} and temporary files, not to protected files"
         more = ["options.sandbox.writable"]
     else:
-        holds = "written can be temporary files alone"
+        holds = "it could write temporary files only"
         more = ["--sandbox workspace-write"]
     if not sandbox.network:
-        holds += "; there is no network"
+        holds += ", and had no network"
         more.append("options.sandbox.network")
     return (
         f"(This command ran in the sandbox {sandbox.mode}: {holds}. If that stopped it, say so "

@@ -30,7 +30,7 @@ MET = {
 def test_a_command_that_met_its_sandbox_says_so_and_how_to_widen_it(said: str) -> None:
     for result in (ShellResult(1, "", said), ShellResult(0, said, "")):
         told = output_of(result, WRITE)
-        assert "sandbox workspace-write: written can be /w, /cache" in told
+        assert "sandbox workspace-write: it could write in /w, /cache" in told
         assert "options.sandbox.writable, options.sandbox.network" in told
         assert "--sandbox workspace-write" in output_of(result, READ)
         assert "sandbox" not in output_of(result)
