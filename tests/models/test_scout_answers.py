@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from crush_trio.models.scout.files import run
 from crush_trio.models.scout.model import SAYS, Scout
+from crush_trio.models.scout.plan import Answer
 from tests.models.turn import Turn, run_turn
 
 PYTHON = {
@@ -265,6 +267,20 @@ async def test_a_command_that_is_refused_is_answered_with_the_flags_that_allow_i
     assert "Do not repeat" not in turn.answer
     turn = await ask(workspace, "run ls | tee x")
     assert "`--permission-mode allow`." in turn.answer
+
+
+def test_flags_are_proposed_only_where_they_help() -> None:
+    """A rule that denies beats them, and the file system does not know them."""
+    for said in (
+        "Permission denied: bash (execute) on make is forbidden by the rule 'bash'. Do not repeat",
+        "Permission denied: work/a.txt",
+        "User denied permission",
+    ):
+        plan = run("make")
+        next(plan)
+        with pytest.raises(StopIteration) as end:
+            plan.send((Answer(False, said),))
+        assert end.value.value == f"`make` was not run: {said.removesuffix(' Do not repeat')}"
 
 
 async def test_a_command_that_is_allowed_is_run_and_its_end_is_told(workspace: Path) -> None:

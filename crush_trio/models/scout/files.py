@@ -119,11 +119,11 @@ def replace(old: str, new: str, file: str) -> Plan:
 
 def _reason(refused: Answer, alone: str) -> str:
     """Why a call failed and, if for want of a permission, the flags that would give it."""
-    if "Permission denied" not in refused.text:
-        return refused.text.strip()
-    only = f", or with `{alone}` for this alone" if alone else ""
     # What follows the first sentence is advice to a language model.
-    reason = refused.text.partition(" Do not repeat")[0]
+    reason = refused.text.partition(" Do not repeat")[0].strip()
+    if "nobody is there to allow it" not in reason:  # a rule, a person, a hook, the file system
+        return reason
+    only = f", or with `{alone}` for this alone" if alone else ""
     return f"{reason}\n\nRepeat the prompt with `--permission-mode allow`{only}."
 
 
