@@ -196,6 +196,9 @@ class Launched:
     def _end_without_launcher(self) -> None:
         """What a launcher that is gone or does not answer leaves to us; blocks for milliseconds."""
         found: dict[int, LeftProcess] = {}
+        if self._cgroup is not None:  # first: what forks all the time makes every look a long one
+            found.update((one.pid, one) for one in self._cgroup.members())
+            self._cgroup.kill()
         for _ in range(2):  # the second look finds what was being born during the first
             tree = (
                 *process_table.descendants(self.record.pid),
