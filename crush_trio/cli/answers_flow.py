@@ -129,6 +129,9 @@ def _is_meant(wanted: str, name: str) -> bool:
 
 async def _refuse(link: Link, wanted: str) -> NoReturn:
     """Say why nothing can be answered: how the request ended, if that is known."""
+    if len(wanted) < _PREFIX_CHARS:
+        least = f"write {_PREFIX_CHARS} characters of the ID at least"
+        raise BadUsage(f"{one_line(wanted, 100)!r} is too short: {least}")
     for workspace in await link.api.workspaces():
         try:
             await link.api.permission(text(workspace, "id"), wanted)
@@ -136,10 +139,6 @@ async def _refuse(link: Link, wanted: str) -> NoReturn:
             if exc.message.startswith("It has ended"):
                 raise CrushError(f"too late: {exc.message}") from None
     name = one_line(wanted, 100)
-    if 0 < len(wanted) < _PREFIX_CHARS:
-        raise BadUsage(
-            f"{name!r} is too short: write {_PREFIX_CHARS} characters of the ID at least"
-        )
     raise BadUsage(f"no request {name} waits; crush-trio approvals --all lists them")
 
 

@@ -176,7 +176,9 @@ class Person:
                 break
             said = ""
             while not said:
-                said = await self._line(f"-- {left} more rows: [m]ore, [a]ll, [n]o -- ")
+                said = await self._line(
+                    f"-- {left} more row{'' if left == 1 else 's'}: [m]ore, [a]ll, [n]o -- "
+                )
                 word, _, rest = said.partition(" ")
                 if word.casefold() in ("n", "no", "d", "deny"):
                     return "deny", rest.strip()

@@ -95,7 +95,7 @@ def _change(before: str, after: str) -> list[str]:
         notes.append("  (its lines end with CR LF)")
     rows = list(_diff(old, new))
     added, removed = (sum(row.startswith(sign) for row in rows) for sign in "+-")
-    notes.append(f"  {added} lines added, {removed} removed:")
+    notes.append(f"  {added} line{'' if added == 1 else 's'} added, {removed} removed:")
     lines = notes + [f"    {row[:1]}{escaped(row[1:], tabs=True)}" for row in rows]
     for name, content in (("before", before), ("after", after)):
         if content and not content.endswith("\n"):

@@ -97,7 +97,7 @@ def test_what_else_a_call_says_is_shown_too() -> None:
 def test_a_change_is_shown_as_a_diff_however_long_it_is() -> None:
     assert shown.permission_lines(written(old_content="a\nb\n", new_content="a\nc"))[1:] == [
         "  Write file /w/a",
-        "  1 lines added, 1 removed:",
+        "  1 line added, 1 removed:",
         "    @@ -1,2 +1,2 @@",
         "     a",
         "    -b",
@@ -118,7 +118,7 @@ def test_line_ends_are_part_of_a_change() -> None:
     lines = shown.permission_lines(written(old_content="a\r\n", new_content="b\r\n"))
     assert lines[2:] == [
         "  (its lines end with CR LF)",
-        "  1 lines added, 1 removed:",
+        "  1 line added, 1 removed:",
         "    @@ -1 +1 @@",
         "    -a",
         "    +b",

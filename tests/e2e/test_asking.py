@@ -301,7 +301,9 @@ def test_approvals_answer_a_run_that_has_no_terminal(
             json.loads(server.cli("approvals", "list", "--all", "--json").stdout)[0]["request"]
             == (item["request"])
         )
-        assert "4 characters of the ID" in server.cli("approvals", "show", name[:3]).stderr
+        for short in (name[:3], ""):
+            refused = server.cli("approvals", "show", short)
+            assert (refused.returncode, "4 characters" in refused.stderr) == (2, True)
         whole = server.cli("approvals", "show", name[:6]).stdout
         assert "    touch made\n" in whole
         assert f"would cover exactly this command in {project}\n" in whole
