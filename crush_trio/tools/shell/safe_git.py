@@ -25,7 +25,7 @@ _COMMON_LOG: Final = (
     r"|-\d{1,6}|-n\d{1,6}|--max-count=\d{1,6}|--skip=\d{1,6}"
     r"|--(since|until|after|before|author|committer|grep)=[^\n]*|-i|--date=[a-z-]+"
     r"|--(pretty|format)=(oneline|short|medium|full|fuller|reference|email|raw)"
-    rf"|--(pretty|format)=t?format:{_FORMAT}|--format={_FORMAT}%(?![-+ ]?G){_FORMAT}"
+    rf"|--(pretty|format)=t?format:{_FORMAT}|--format=[^%]*%(?![-+ ]?G){_FORMAT}"
 )
 FLAGS: Final[Mapping[str, re.Pattern[str]]] = {
     "status": re.compile(
