@@ -35,6 +35,8 @@ def command(
 
     A steered run is followed into the run it joined.
     """
+    if not run_id:  # an unset variable of a script, which would wait for the list of all runs
+        raise click.UsageError("RUN is empty; it is the id of a run, as `run -d` prints it.")
     import trio
 
     from crush_trio.cli.wait_flow import WaitOptions, wait_for_run

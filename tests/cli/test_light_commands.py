@@ -247,3 +247,7 @@ def test_options_in_front_of_an_answer_are_refused(
     """G14: the answer went to another server than the one named."""
     assert run_command_line(["approvals", *option, "allow", "x", "--no-autostart"]) == 2
     assert "goes behind allow" in capfd.readouterr().err
+
+
+def test_an_empty_run_id_is_refused_instead_of_waited_for() -> None:
+    assert run_command_line(["wait", "", "--no-autostart"]) == 2
